@@ -1,0 +1,97 @@
+//! The seam to storage: one directory on one device. Every store does its file work through `Disk`, so a
+//! simulated disk can stand in for it. Knows nothing of stripes, metadata or the network.
+#![warn(missing_docs)]
+
+use crate::error::Result;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+pub mod local;
+pub mod mirror;
+pub mod queue;
+pub mod set;
+pub mod superblock;
+
+/// How a file is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OpenMode {
+    /// Read only; it must exist.
+    Read,
+    /// Read and write; it must exist.
+    Write,
+    /// Read and write; it must not exist yet.
+    CreateNew,
+}
+
+/// Entry of a directory listing.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct DiskEntry {
+    /// Name inside the directory.
+    pub name: String,
+    /// Whether it is a directory.
+    pub is_dir: bool,
+}
+
+/// Capacity of the device in bytes. `device` is equal for disks that share one device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Space {
+    /// Size of the device.
+    pub total_bytes: u64,
+    /// Bytes that a writer without privilege may still use.
+    pub free_bytes: u64,
+    /// Device number.
+    pub device: u64,
+}
+
+/// What the path of the disk leads to now, found anew at each call. Two equal identities mean that the path
+/// still leads to the directory that was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DiskIdentity {
+    /// Device number of the root.
+    pub device: u64,
+    /// Inode number of the root.
+    pub inode: u64,
+}
+
+/// One directory on one device. Names are relative paths with `/`, without `.` or `..`. The root itself is
+/// never created: an unmounted disk must not come back empty.
+///
+/// Errors: `NotFound`, `Exists`, `NoSpace` as `Posix`; anything else is `Unavailable`.
+pub trait Disk: Send + Sync + Debug {
+    /// Opens a file.
+    fn open(&self, name: &str, mode: OpenMode) -> Result<Arc<dyn DiskFile>>;
+    /// Removes a file. Durable after `sync_dir` of its directory.
+    fn remove(&self, name: &str) -> Result<()>;
+    /// Renames a file over another. Durable after `sync_dir` of both directories.
+    fn rename(&self, from: &str, to: &str) -> Result<()>;
+    /// Makes one directory; `Exists` if it is there. Durable after `sync_dir` of its parent.
+    fn create_dir(&self, name: &str) -> Result<()>;
+    /// Lists a directory ("" is the root), sorted by name.
+    fn list(&self, dir: &str) -> Result<Vec<DiskEntry>>;
+    /// Makes the entries of a directory durable ("" is the root).
+    fn sync_dir(&self, dir: &str) -> Result<()>;
+    /// Capacity.
+    fn space(&self) -> Result<Space>;
+    /// What the path leads to now.
+    fn identity(&self) -> Result<DiskIdentity>;
+    /// Takes the lock of this disk (held until the `Disk` is dropped), writing `holder` where a refused
+    /// second caller can read it. `Refused` names the present holder.
+    fn lock(&self, holder: &str) -> Result<()>;
+    /// The path or name for people.
+    fn label(&self) -> String;
+}
+
+/// An open file of a disk. Calls may come from several threads.
+pub trait DiskFile: Send + Sync + Debug {
+    /// Length in bytes.
+    fn len(&self) -> Result<u64>;
+    /// Fills `buffer` from `offset`. Bytes beyond the end are an error of kind `Corrupt`: a store knows the
+    /// length of what it reads.
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()>;
+    /// Writes all of `data` at `offset`, extending the file.
+    fn write(&self, offset: u64, data: &[u8]) -> Result<()>;
+    /// Sets the length; new space is zero and, where the device can, allocated.
+    fn set_len(&self, length: u64) -> Result<()>;
+    /// Makes content and length durable. After a failure the file's unsynced content is unknown.
+    fn sync_data(&self) -> Result<()>;
+}

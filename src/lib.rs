@@ -1,0 +1,21 @@
+//! ironfs: a POSIX file system whose file data is Reed-Solomon coded.
+
+extern crate self as ironfs;
+
+pub mod class;
+pub mod codec;
+pub mod cpu;
+pub mod disk;
+pub mod erasure;
+pub mod error;
+pub mod extent;
+pub mod format;
+pub mod fs;
+pub mod limits;
+pub mod meta;
+pub mod net;
+pub mod placement;
+pub mod shard;
+pub mod stripe;
+pub mod sum;
+pub mod types;
