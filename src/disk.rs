@@ -10,6 +10,10 @@ pub mod local;
 pub mod mirror;
 pub mod queue;
 pub mod set;
+#[cfg(test)]
+#[path = "../tests/it/sim/disk.rs"]
+#[expect(missing_docs, reason = "fields of a test double explain themselves")]
+pub mod sim;
 pub mod superblock;
 
 /// How a file is opened.

@@ -26,6 +26,7 @@ use crate::limits::{
 use crate::types::{SegmentIndex, SlotIndex, StripeId, Version};
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests;
 
 /// Version of the stored form.

@@ -1,1 +1,7 @@
+//! The one integration binary: harnesses that drive production code through its seams.
+#![expect(
+    unreachable_pub,
+    reason = "the simulated disk is a module of the library's own tests too"
+)]
 
+mod sim;

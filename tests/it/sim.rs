@@ -1,0 +1,3 @@
+//! The simulated world: production code runs on it unchanged, from one seed.
+
+pub mod disk;
