@@ -1,25 +1,134 @@
-use super::{ErasureCoder, Scheme, TooFewCells};
+//! Reed-Solomon. The only module that knows `reed-solomon-simd`, whose output is pinned by golden vectors: the
+//! code of stripes on disk must never change under us.
+
+use super::{ErasureCoder, Scheme, TooFewCells, common_length, plan_any_k};
 use crate::types::ShardIndex;
+use reed_solomon_simd::{ReedSolomonDecoder, ReedSolomonEncoder};
+use std::cell::RefCell;
+
+thread_local! {
+    // Their working space is larger than a row and slow to allocate, so each thread keeps one of each and resets it.
+    static ENCODER: RefCell<Option<ReedSolomonEncoder>> = const { RefCell::new(None) };
+    static DECODER: RefCell<Option<ReedSolomonDecoder>> = const { RefCell::new(None) };
+}
+
+/// Why no call of the library can fail here.
+const CHECKED: &str = "counts and lengths were checked against the limits";
+
+/// Coder of `k+m`.
 #[derive(Debug)]
-pub struct ReedSolomon(Scheme);
+pub(super) struct ReedSolomon {
+    scheme: Scheme,
+    k: usize,
+    m: usize,
+}
+
 impl ReedSolomon {
-    pub fn new(scheme: Scheme) -> Self {
-        Self(scheme)
+    pub(super) fn new(scheme: Scheme) -> Self {
+        Self { scheme, k: usize::from(scheme.k()), m: usize::from(scheme.m()) }
+    }
+
+    /// The missing data cells, by index, out of k good cells.
+    fn restore(&self, cells: &[Option<&[u8]>], length: usize) -> Vec<(usize, Vec<u8>)> {
+        let (data, parity) = cells.split_at(self.k);
+        let missing: Vec<_> = (0..self.k).filter(|index| data[*index].is_none()).collect();
+        if missing.is_empty() {
+            return Vec::new();
+        }
+        DECODER.with_borrow_mut(|slot| {
+            let decoder = match slot {
+                Some(decoder) => {
+                    decoder.reset(self.k, self.m, length).expect(CHECKED);
+                    decoder
+                }
+                None => {
+                    slot.insert(ReedSolomonDecoder::new(self.k, self.m, length).expect(CHECKED))
+                }
+            };
+            for (index, cell) in data.iter().enumerate() {
+                if let Some(cell) = cell {
+                    decoder.add_original_shard(index, cell).expect(CHECKED);
+                }
+            }
+            let good =
+                parity.iter().enumerate().filter_map(|(index, cell)| Some((index, (*cell)?)));
+            for (index, cell) in good.take(missing.len()) {
+                decoder.add_recovery_shard(index, cell).expect(CHECKED);
+            }
+            let restored = decoder.decode().expect(CHECKED);
+            let cell = |index| restored.restored_original(index).expect(CHECKED).to_vec();
+            missing.into_iter().map(|index| (index, cell(index))).collect()
+        })
+    }
+
+    /// Hands parity cell after parity cell to `take`.
+    fn encode_each(&self, data: &[&[u8]], mut take: impl FnMut(usize, &[u8])) {
+        let length = common_length(data.iter().copied());
+        ENCODER.with_borrow_mut(|slot| {
+            let encoder = match slot {
+                Some(encoder) => {
+                    encoder.reset(self.k, self.m, length).expect(CHECKED);
+                    encoder
+                }
+                None => {
+                    slot.insert(ReedSolomonEncoder::new(self.k, self.m, length).expect(CHECKED))
+                }
+            };
+            for cell in data {
+                encoder.add_original_shard(cell).expect(CHECKED);
+            }
+            let encoded = encoder.encode().expect(CHECKED);
+            for (index, cell) in encoded.recovery_iter().enumerate() {
+                take(index, cell);
+            }
+        });
     }
 }
+
 impl ErasureCoder for ReedSolomon {
     fn scheme(&self) -> Scheme {
-        self.0
+        self.scheme
     }
-    fn encode(&self, _data: &[&[u8]], _parity: &mut [&mut [u8]]) {}
+
+    fn encode(&self, data: &[&[u8]], parity: &mut [&mut [u8]]) {
+        assert_eq!((data.len(), parity.len()), (self.k, self.m), "cells of a row");
+        self.encode_each(data, |index, cell| parity[index].copy_from_slice(cell));
+    }
+
     fn reconstruct(
         &self,
-        _cells: &[Option<&[u8]>],
-        _wanted: &[ShardIndex],
+        cells: &[Option<&[u8]>],
+        wanted: &[ShardIndex],
     ) -> Result<Vec<Vec<u8>>, TooFewCells> {
-        Err(TooFewCells { needed: 0, found: 0 })
+        assert_eq!(cells.len(), self.k + self.m, "cells of a row");
+        assert!(wanted.iter().all(|shard| shard.0 < self.scheme.n()), "shards beyond n");
+        let wanted = || wanted.iter().map(|shard| usize::from(shard.0));
+        if wanted().all(|index| cells[index].is_some()) {
+            return Ok(wanted().filter_map(|index| cells[index]).map(<[u8]>::to_vec).collect());
+        }
+        let found = cells.iter().flatten().count();
+        if found < self.k {
+            let found = u8::try_from(found).expect("fewer than k");
+            return Err(TooFewCells { needed: self.scheme.k(), found });
+        }
+        let length = common_length(cells.iter().flatten().copied());
+
+        let restored = self.restore(cells, length);
+        let mut all = cells.to_vec();
+        for (index, cell) in &restored {
+            all[*index] = Some(cell);
+        }
+        let mut parity = vec![Vec::new(); self.m];
+        if wanted().any(|index| all[index].is_none()) {
+            let data: Vec<_> = all[..self.k].iter().flatten().copied().collect();
+            self.encode_each(&data, |index, cell| parity[index] = cell.to_vec());
+        }
+        Ok(wanted()
+            .map(|index| all[index].map_or_else(|| parity[index - self.k].clone(), <[u8]>::to_vec))
+            .collect())
     }
-    fn plan(&self, _available: u64, _wanted: &[ShardIndex]) -> Option<Vec<ShardIndex>> {
-        None
+
+    fn plan(&self, available: u64, wanted: &[ShardIndex]) -> Option<Vec<ShardIndex>> {
+        plan_any_k(self.scheme, available, wanted)
     }
 }
