@@ -6,6 +6,9 @@ use crate::error::Error;
 use bytes::Bytes;
 use std::fmt;
 
+#[cfg(test)]
+mod tests;
+
 /// Why bytes could not be decoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FormatError {

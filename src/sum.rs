@@ -1,6 +1,9 @@
 //! Checksums: XXH3-64 end to end, CRC-32C for whoever serves a shard, BLAKE3 against lying peers. The only
 //! module that knows the libraries for them.
 
+#[cfg(test)]
+mod tests;
+
 /// XXH3-64 of `bytes`, seed 0 (<https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md>).
 pub fn xxh3(bytes: &[u8]) -> u64 {
     twox_hash::XxHash3_64::oneshot(bytes)
