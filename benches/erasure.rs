@@ -1,0 +1,58 @@
+//! Encoding and reconstruction of one row of full cells: `cargo bench --bench erasure`.
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use ironfs::erasure::{ErasureCoder, coder};
+use ironfs::limits::CELL_BYTES;
+use ironfs::types::ShardIndex;
+use std::hint::black_box;
+
+const SCHEMES: [&str; 2] = ["4+2", "6+3"];
+
+/// k data cells and their m parity cells.
+fn row(coder: &dyn ErasureCoder) -> Vec<Vec<u8>> {
+    let cell = |shard: u8| (0..CELL_BYTES).map(|i| i.to_le_bytes()[0] ^ shard).collect();
+    let mut cells: Vec<Vec<u8>> = (0..coder.scheme().n()).map(cell).collect();
+    let (data, parity) = cells.split_at_mut(usize::from(coder.scheme().k()));
+    let data: Vec<_> = data.iter().map(Vec::as_slice).collect();
+    coder.encode(&data, &mut parity.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
+    cells
+}
+
+fn encode(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("encode");
+    for scheme in SCHEMES {
+        let coder = coder(scheme.parse().expect("a scheme"));
+        let mut cells = row(&*coder);
+        let (data, parity) = cells.split_at_mut(usize::from(coder.scheme().k()));
+        let data: Vec<_> = data.iter().map(Vec::as_slice).collect();
+        let mut parity: Vec<_> = parity.iter_mut().map(Vec::as_mut_slice).collect();
+        group.throughput(Throughput::Bytes(u64::from(coder.scheme().k()) * u64::from(CELL_BYTES)));
+        group.bench_function(scheme, |bencher| {
+            bencher.iter(|| coder.encode(black_box(&data), black_box(&mut parity)));
+        });
+    }
+    group.finish();
+}
+
+/// The first `lost` data cells are gone. Bytes are those of the row's data, as for encoding.
+fn reconstruct(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("reconstruct");
+    for scheme in SCHEMES {
+        let coder = coder(scheme.parse().expect("a scheme"));
+        let cells = row(&*coder);
+        group.throughput(Throughput::Bytes(u64::from(coder.scheme().k()) * u64::from(CELL_BYTES)));
+        for lost in 1..=coder.scheme().m() {
+            let wanted: Vec<_> = (0..lost).map(ShardIndex).collect();
+            let good: Vec<_> =
+                (0..).zip(&cells).map(|(i, c)| (i >= lost).then_some(c.as_slice())).collect();
+            group.bench_function(BenchmarkId::new(scheme, lost), |bencher| {
+                bencher
+                    .iter(|| coder.reconstruct(black_box(&good), &wanted).expect("enough cells"));
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, encode, reconstruct);
+criterion_main!(benches);
