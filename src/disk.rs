@@ -16,6 +16,9 @@ pub mod set;
 pub mod sim;
 pub mod superblock;
 
+/// File in the root of each disk that the lock is taken on.
+pub const LOCK_FILE: &str = "lock";
+
 /// How a file is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OpenMode {

@@ -1,12 +1,16 @@
 //! The disks of a volume as this process sees them: who is there, who is down, and why. The one place that
-//! decides whether a disk is used.
+//! decides whether a disk is used. Knows nothing of what the disks hold.
 
-use crate::disk::Disk;
 use crate::disk::queue::DiskQueue;
-use crate::error::Error;
+use crate::disk::{Disk, Space};
+use crate::error::{Error, ErrorKind, Posix};
 use crate::types::DiskId;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
+
+#[cfg(test)]
+mod tests;
 
 /// A disk in use.
 #[derive(Debug)]
@@ -20,7 +24,7 @@ pub struct DiskHandle {
 }
 
 /// Whether a disk is used.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DiskState {
     /// In use.
     Healthy,
@@ -28,25 +32,207 @@ pub enum DiskState {
     Down(String),
 }
 
+/// One disk as `status` shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DiskStatus {
+    /// The disk.
+    pub id: DiskId,
+    /// Its path, for people.
+    pub label: String,
+    /// Whether it is used.
+    pub state: DiskState,
+    /// Errors that it answered with since the process started (a full device is none).
+    pub errors: u64,
+    /// Whether it ran out of space a short while ago: placement prefers others for new shards.
+    pub full: bool,
+}
+
 /// All disks of a volume.
 #[derive(Debug)]
-pub struct DiskSet {}
+pub struct DiskSet {
+    slots: RwLock<BTreeMap<DiskId, Slot>>,
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    label: String,
+    /// Present exactly while the disk is in use.
+    handle: Option<Arc<DiskHandle>>,
+    /// Why it is not in use.
+    reason: String,
+    errors: u64,
+    full: bool,
+}
+
+/// A disk counts as full until this share of it is free again ...
+const ROOM_SHARE: u64 = 64;
+/// ... or this much, whichever is less: enough for a few stripes, so the hint does not flap.
+const ROOM_BYTES: u64 = 256 * 1024 * 1024;
 
 impl DiskSet {
+    /// The disks of the member list: number, path for people, and the opened disk unless it is absent.
+    pub fn new(disks: Vec<(DiskId, String, Option<Arc<DiskHandle>>)>) -> Self {
+        let slot = |(id, label, handle)| {
+            let reason = String::from("it was not there when the volume was opened");
+            (id, Slot { label, handle, reason, errors: 0, full: false })
+        };
+        let slots = disks.into_iter().map(slot).collect();
+        Self { slots: RwLock::new(slots), changes: watch::channel(0).0 }
+    }
+
     /// The disk, if it is in use.
-    pub fn get(&self, _disk: DiskId) -> Option<Arc<DiskHandle>> {
-        None
+    pub fn get(&self, disk: DiskId) -> Option<Arc<DiskHandle>> {
+        self.read().get(&disk)?.handle.clone()
     }
+
+    /// All disks in use, by id.
+    pub fn healthy(&self) -> Vec<Arc<DiskHandle>> {
+        self.read().values().filter_map(|slot| slot.handle.clone()).collect()
+    }
+
     /// All disks and their states, by id.
-    pub fn states(&self) -> Vec<(DiskId, DiskState)> {
-        Vec::new()
+    pub fn states(&self) -> Vec<DiskStatus> {
+        let status = |(id, slot): (&DiskId, &Slot)| DiskStatus {
+            id: *id,
+            label: slot.label.clone(),
+            state: match slot.handle {
+                Some(_) => DiskState::Healthy,
+                None => DiskState::Down(slot.reason.clone()),
+            },
+            errors: slot.errors,
+            full: slot.full,
+        };
+        self.read().iter().map(status).collect()
     }
+
+    /// Whether the disk ran out of space a short while ago.
+    pub fn is_full(&self, disk: DiskId) -> bool {
+        self.read().get(&disk).is_some_and(|slot| slot.full)
+    }
+
+    /// Every error that a disk answers with comes through here, and this alone decides what it means for the
+    /// disk. Answers whether the disk is out of use now.
+    ///
+    /// A full disk stays readable and a bad file says nothing about the others, so only a disk that does not do
+    /// its work (`Unavailable`) goes out of use.
+    pub fn report(&self, disk: DiskId, error: &Error) -> bool {
+        match error.kind() {
+            ErrorKind::Unavailable => self.fail(disk, error),
+            ErrorKind::Posix(Posix::NoSpace) => self.note_full(disk, error),
+            ErrorKind::Corrupt => {
+                if let Some(slot) = self.write().get_mut(&disk) {
+                    slot.errors += 1;
+                }
+            }
+            ErrorKind::Posix(_) | ErrorKind::Fenced | ErrorKind::Refused | ErrorKind::Internal => {}
+        }
+        self.get(disk).is_none()
+    }
+
     /// Takes a disk out of use at once, because of `error`. Idempotent.
-    pub fn fail(&self, _disk: DiskId, _error: &Error) {}
+    pub fn fail(&self, disk: DiskId, error: &Error) {
+        let taken = {
+            let mut slots = self.write();
+            let Some(slot) = slots.get_mut(&disk) else { return };
+            slot.errors += 1;
+            let Some(handle) = slot.handle.take() else { return };
+            slot.reason = error.to_string();
+            tracing::error!(
+                disk = disk.get(),
+                path = slot.label,
+                %error,
+                "disk taken out of use; reads and writes go on with the others. Check that the path is \
+                 mounted and that the device works: it is used again once it answers"
+            );
+            handle
+        };
+        self.changed();
+        retire(taken);
+    }
+
     /// Takes a disk into use (again).
-    pub fn admit(&self, _handle: Arc<DiskHandle>) {}
+    pub fn admit(&self, handle: Arc<DiskHandle>) {
+        let label = handle.disk.label();
+        tracing::info!(disk = handle.id.get(), path = label, "disk in use");
+        let before = {
+            let mut slots = self.write();
+            let slot = slots.entry(handle.id).or_insert_with(|| Slot {
+                label: String::new(),
+                handle: None,
+                reason: String::new(),
+                errors: 0,
+                full: false,
+            });
+            slot.label = label;
+            slot.reason.clear();
+            slot.full = false;
+            slot.handle.replace(handle)
+        };
+        self.changed();
+        before.into_iter().for_each(retire);
+    }
+
+    /// Takes note of free space that was just measured: ends the state "full" once there is room again.
+    pub fn note_space(&self, disk: DiskId, space: Space) {
+        let room = space.free_bytes >= (space.total_bytes / ROOM_SHARE).min(ROOM_BYTES);
+        if !room || !self.is_full(disk) {
+            return;
+        }
+        if let Some(slot) = self.write().get_mut(&disk) {
+            slot.full = false;
+            tracing::info!(disk = disk.get(), path = slot.label, "disk has room again");
+        }
+        self.changed();
+    }
+
     /// Changes with each change of any state.
     pub fn changes(&self) -> watch::Receiver<u64> {
-        watch::channel(0).1
+        self.changes.subscribe()
+    }
+
+    fn note_full(&self, disk: DiskId, error: &Error) {
+        {
+            let mut slots = self.write();
+            let Some(slot) = slots.get_mut(&disk) else { return };
+            if std::mem::replace(&mut slot.full, true) {
+                return;
+            }
+            tracing::warn!(
+                disk = disk.get(),
+                path = slot.label,
+                %error,
+                "disk is full; it stays readable and new data goes to other disks. Delete files or add a disk"
+            );
+        }
+        self.changed();
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    // No code that holds these guards leaves a slot half changed, so a poisoned lock is still good.
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<DiskId, Slot>> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<DiskId, Slot>> {
+        self.slots.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Drops a handle where nobody waits: its queue joins threads that may hang on the broken device.
+fn retire(handle: Arc<DiskHandle>) {
+    match handle.queue {
+        DiskQueue::Inline => drop(handle),
+        DiskQueue::Threads(_) => {
+            let retired =
+                std::thread::Builder::new().name("disk-retire".into()).spawn(move || drop(handle));
+            if let Err(error) = retired {
+                // The closure, and with it the handle, is dropped in this thread: slower, and right.
+                tracing::warn!(%error, "no thread to close a disk with");
+            }
+        }
     }
 }

@@ -1,6 +1,51 @@
-//! Superblock of a disk: two alternating slots that name the volume, the disk, the epoch and the members.
+//! Superblock of a disk: two alternating slots that name the volume, the disk, the epoch and the members. Knows
+//! nothing of what else the disk holds.
+//!
+//! The file `superblock` has two slots of 64 KiB. An update with sequence s goes to slot s % 2 and is synced, so the
+//! other slot keeps what was valid before; the valid slot with the larger sequence counts. One slot, all integers
+//! little-endian:
+//!
+//! | offset | bytes | name | meaning |
+//! |---|---|---|---|
+//! | 0 | 8 | magic | `IRONFSSB` |
+//! | 8 | 2 | version | 1; magic, version and sum keep their places in all versions |
+//! | 10 | 2 | | zero |
+//! | 12 | 4 | body_bytes | length of the body |
+//! | 16 | 8 | sum | XXH3-64 of the 64 KiB of the slot, this field taken as zero |
+//! | 24 | body_bytes | body | see below; zeros behind it |
+//!
+//! The body: sequence u64, volume 16 bytes, disk u32, name (u32 length, bytes), epoch u64, previous epoch u64,
+//! tolerance u8, then three lists, each behind a u32 count: members (disk u32, state u8, capacity u64, device u64,
+//! path with u32 length), log disks (disk u32, start u64) and log disks of the previous epoch (the same).
+//!
+//! Versions: 1 is the first.
+//!
+//! Assumed of the medium: a write to one slot never changes the other, and a synced write stays.
+#![deny(clippy::indexing_slicing)]
 
+use crate::disk::{Disk, OpenMode};
+use crate::error::{Error, Posix, Result};
+use crate::format::{Decoded, FormatError, Reader, Writer};
+use crate::limits::DISKS_MAX;
+use crate::sum::xxh3;
 use crate::types::{DiskId, Epoch, LogPosition, VolumeId};
+
+#[cfg(test)]
+mod tests;
+
+/// Name of the superblock's file.
+pub const SUPERBLOCK_FILE: &str = "superblock";
+/// Size of a slot: `DISKS_MAX` members with paths of 100 bytes fit.
+pub const SLOT_BYTES: usize = 64 * 1024;
+/// Longest volume name.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Longest path of a member (Linux PATH_MAX).
+const PATH_BYTES_MAX: usize = 4096;
+
+const MAGIC: [u8; 8] = *b"IRONFSSB";
+const VERSION: u16 = 1;
+const SUM_OFFSET: usize = 16;
+const BODY_OFFSET: usize = 24;
 
 /// State of a member as the volume has recorded it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,10 +84,12 @@ pub struct LogMember {
 }
 
 /// The member list of one epoch.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MemberList {
     /// Version of the list.
     pub epoch: Epoch,
+    /// Epoch of the list before.
+    pub previous_epoch: Epoch,
     /// All disks, by id.
     pub disks: Vec<Member>,
     /// Disks with the log.
@@ -66,4 +113,241 @@ pub struct Superblock {
     pub sequence: u64,
     /// Members as this disk knows them.
     pub members: MemberList,
+}
+
+/// The superblock of `disk`, from its newest valid slot; `None` if the disk has none.
+///
+/// Errors: `Corrupt` if both slots are bad, `Refused` if a newer program wrote one.
+pub fn read(disk: &dyn Disk) -> Result<Option<Superblock>> {
+    let file = match disk.open(SUPERBLOCK_FILE, OpenMode::Read) {
+        Ok(file) => file,
+        Err(error) if error.is(Posix::NotFound) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let length = file.len()?;
+    let mut newest: Option<Superblock> = None;
+    let mut reasons = Vec::new();
+    for slot in 0..2_u64 {
+        let start = slot * SLOT_BYTES as u64;
+        if length < start + SLOT_BYTES as u64 {
+            reasons.push(format!("slot {slot}: {}", FormatError::Short));
+            continue;
+        }
+        let mut bytes = vec![0; SLOT_BYTES];
+        file.read(start, &mut bytes)?;
+        match Superblock::decode(&bytes) {
+            Ok(found) if newest.as_ref().is_none_or(|best| best.sequence < found.sequence) => {
+                newest = Some(found);
+            }
+            Ok(_older) => {}
+            Err(error @ FormatError::Newer { .. }) => {
+                let context = format!("read the superblock of {}", disk.label());
+                return Err(Error::from(error).while_doing(context));
+            }
+            Err(error) => reasons.push(format!("slot {slot}: {error}")),
+        }
+    }
+    match newest {
+        Some(found) => Ok(Some(found)),
+        None => Err(Error::corrupt(format!(
+            "both slots of the superblock of {} are bad ({}); replace this disk",
+            disk.label(),
+            reasons.join("; ")
+        ))),
+    }
+}
+
+/// Writes `superblock` into its slot of a disk that has one; durable on return. Its sequence must be one more than
+/// that of the present one, so that the newest valid slot stays as it is.
+pub fn write(disk: &dyn Disk, superblock: &Superblock) -> Result<()> {
+    let bytes = superblock.encode()?;
+    let file = disk.open(SUPERBLOCK_FILE, OpenMode::Write)?;
+    file.write((superblock.sequence % 2) * SLOT_BYTES as u64, &bytes)?;
+    file.sync_data()
+}
+
+/// Makes an empty directory a disk of a volume; durable on return.
+///
+/// Errors: `Refused` if the directory holds anything but its lock file and `lost+found`.
+pub fn create(disk: &dyn Disk, superblock: &Superblock) -> Result<()> {
+    let bytes = superblock.encode()?;
+    let foreign = |name: &str| name != "lost+found" && name != super::LOCK_FILE;
+    let entries = disk.list("")?;
+    if let Some(entry) = entries.iter().find(|entry| foreign(&entry.name)) {
+        let what = match entry.name.as_str() {
+            SUPERBLOCK_FILE => "it is a disk of a volume already".to_owned(),
+            name => format!("it contains {name:?}"),
+        };
+        return Err(Error::refused(format!("{} is not empty: {what}", disk.label())));
+    }
+    let file = disk.open(SUPERBLOCK_FILE, OpenMode::CreateNew)?;
+    file.write(0, &bytes)?;
+    file.write(SLOT_BYTES as u64, &bytes)?;
+    file.sync_data()?;
+    disk.sync_dir("")
+}
+
+/// Checks the name of a volume: 1 to 64 of `A-Z a-z 0-9 . _ -`, starting with a letter or digit, so that it can be
+/// part of a path and of a command line.
+pub fn validate_name(name: &str) -> Result<()> {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let starts_well = name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric());
+    if starts_well && name.len() <= NAME_BYTES_MAX && name.bytes().all(inner) {
+        return Ok(());
+    }
+    Err(Error::refused(format!(
+        "{name:?} cannot name a volume: use 1 to {NAME_BYTES_MAX} letters, digits, dots, hyphens and \
+         underscores, with a letter or digit first"
+    )))
+}
+
+impl MemberState {
+    /// The state with this stored number.
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::Healthy),
+            2 => Some(Self::Down),
+            3 => Some(Self::Out),
+            _ => None,
+        }
+    }
+}
+
+impl MemberList {
+    /// The member with this number.
+    pub fn member(&self, disk: DiskId) -> Option<&Member> {
+        self.disks.iter().find(|member| member.disk == disk)
+    }
+}
+
+impl Superblock {
+    /// One slot of `SLOT_BYTES`.
+    ///
+    /// Errors: `Refused` if the members do not fit.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        validate_name(&self.name)?;
+        let body = self.encode_body();
+        if self.members.disks.len() > DISKS_MAX || body.len() > SLOT_BYTES - BODY_OFFSET {
+            return Err(Error::refused(format!(
+                "{} disks with paths of {} bytes do not fit into a superblock: use fewer disks or shorter paths",
+                self.members.disks.len(),
+                self.members.disks.iter().map(|member| member.path.len()).sum::<usize>()
+            )));
+        }
+        let assemble = |sum: u64| {
+            let mut writer = Writer::with_capacity(SLOT_BYTES);
+            writer.raw(&MAGIC);
+            writer.u16(VERSION);
+            writer.u16(0);
+            writer.count(body.len());
+            writer.u64(sum);
+            writer.raw(&body);
+            writer.pad_to(SLOT_BYTES);
+            writer.into_vec()
+        };
+        Ok(assemble(xxh3(&assemble(0))))
+    }
+
+    /// The superblock in one slot of `SLOT_BYTES`.
+    pub fn decode(slot: &[u8]) -> Decoded<Self> {
+        let mut reader = Reader::new(slot);
+        if reader.array::<8>()? != MAGIC {
+            return Err(FormatError::Invalid("magic"));
+        }
+        let version = reader.u16()?;
+        let _zero = reader.u16()?;
+        let body_bytes = reader.u32()?;
+        let sum = reader.u64()?;
+        if slot.len() != SLOT_BYTES {
+            return Err(FormatError::Short);
+        }
+        let mut unsummed = slot.to_vec();
+        unsummed.get_mut(SUM_OFFSET..BODY_OFFSET).ok_or(FormatError::Short)?.fill(0);
+        if xxh3(&unsummed) != sum {
+            return Err(FormatError::Sum);
+        }
+        if version > VERSION {
+            return Err(FormatError::Newer { known: VERSION, found: version });
+        }
+        let body_bytes = usize::try_from(body_bytes).map_err(|_e| FormatError::Short)?;
+        let mut body = Reader::new(reader.take(body_bytes)?);
+        let superblock = Self::decode_body(&mut body)?;
+        body.finish()?;
+        Ok(superblock)
+    }
+
+    fn encode_body(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.u64(self.sequence);
+        writer.raw(&self.volume.0);
+        writer.u32(self.disk.get());
+        writer.bytes(self.name.as_bytes());
+        writer.u64(self.members.epoch.get());
+        writer.u64(self.members.previous_epoch.get());
+        writer.u8(self.members.tolerance);
+        writer.count(self.members.disks.len());
+        for member in &self.members.disks {
+            writer.u32(member.disk.get());
+            writer.u8(member.state as u8);
+            writer.u64(member.capacity_bytes);
+            writer.u64(member.device);
+            writer.bytes(member.path.as_bytes());
+        }
+        for list in [&self.members.log, &self.members.previous_log] {
+            writer.count(list.len());
+            for member in list {
+                writer.u32(member.disk.get());
+                writer.u64(member.start.get());
+            }
+        }
+        writer.into_vec()
+    }
+
+    fn decode_body(reader: &mut Reader<'_>) -> Decoded<Self> {
+        let sequence = reader.u64()?;
+        let volume = VolumeId(reader.array()?);
+        let disk = DiskId(reader.u32()?);
+        let name = decode_text(reader, NAME_BYTES_MAX, "name")?;
+        validate_name(&name).map_err(|_e| FormatError::Invalid("name"))?;
+        let epoch = Epoch(reader.u64()?);
+        let previous_epoch = Epoch(reader.u64()?);
+        let tolerance = reader.u8()?;
+        let disks = decode_list(reader, 25, "members", decode_member)?;
+        let log = decode_list(reader, 12, "log", decode_log_member)?;
+        let previous_log = decode_list(reader, 12, "previous log", decode_log_member)?;
+        let members = MemberList { epoch, previous_epoch, disks, log, previous_log, tolerance };
+        Ok(Self { volume, name, disk, sequence, members })
+    }
+}
+
+fn decode_list<T>(
+    reader: &mut Reader<'_>,
+    each_bytes: usize,
+    field: &'static str,
+    decode: fn(&mut Reader<'_>) -> Decoded<T>,
+) -> Decoded<Vec<T>> {
+    let count = reader.count(each_bytes, field)?;
+    if count > DISKS_MAX {
+        return Err(FormatError::Invalid(field));
+    }
+    (0..count).map(|_index| decode(reader)).collect()
+}
+
+fn decode_member(reader: &mut Reader<'_>) -> Decoded<Member> {
+    Ok(Member {
+        disk: DiskId(reader.u32()?),
+        state: MemberState::from_code(reader.u8()?).ok_or(FormatError::Invalid("state"))?,
+        capacity_bytes: reader.u64()?,
+        device: reader.u64()?,
+        path: decode_text(reader, PATH_BYTES_MAX, "path")?,
+    })
+}
+
+fn decode_log_member(reader: &mut Reader<'_>) -> Decoded<LogMember> {
+    Ok(LogMember { disk: DiskId(reader.u32()?), start: LogPosition(reader.u64()?) })
+}
+
+fn decode_text(reader: &mut Reader<'_>, most: usize, field: &'static str) -> Decoded<String> {
+    let bytes = reader.bytes(most, field)?;
+    String::from_utf8(bytes.to_vec()).map_err(|_e| FormatError::Invalid(field))
 }

@@ -1,0 +1,63 @@
+use super::*;
+use crate::disk::local::LocalDisk;
+use tempfile::TempDir;
+
+fn handle(dir: &TempDir, id: u32, queue: DiskQueue) -> Arc<DiskHandle> {
+    let disk = Arc::new(LocalDisk::open(dir.path()).unwrap());
+    Arc::new(DiskHandle { id: DiskId(id), disk, queue })
+}
+
+fn states(set: &DiskSet) -> Vec<(u32, bool, u64, bool)> {
+    let states = set.states().into_iter();
+    states.map(|s| (s.id.get(), s.state == DiskState::Healthy, s.errors, s.full)).collect()
+}
+
+#[test]
+fn a_disk_goes_and_comes_back() {
+    let dir = TempDir::new().unwrap();
+    let queue = DiskQueue::threads("t", 1, 1).unwrap();
+    let first = handle(&dir, 1, queue);
+    let set = DiskSet::new(vec![
+        (DiskId(2), "two".into(), None),
+        (DiskId(1), "one".into(), Some(first.clone())),
+    ]);
+    let mut changes = set.changes();
+    assert_eq!(states(&set), [(1, true, 0, false), (2, false, 0, false)]);
+    assert!(set.get(DiskId(1)).is_some() && set.get(DiskId(2)).is_none());
+    assert!(!changes.has_changed().unwrap());
+    set.fail(DiskId(1), &Error::unavailable("no answer"));
+    set.fail(DiskId(1), &Error::unavailable("again"));
+    set.fail(DiskId(7), &Error::unavailable("nobody"));
+    assert_eq!(*changes.borrow_and_update(), 1);
+    assert_eq!(states(&set), [(1, false, 2, false), (2, false, 0, false)]);
+    assert_eq!(set.states()[0].state, DiskState::Down("no answer".into()));
+    set.admit(first);
+    set.admit(handle(&dir, 2, DiskQueue::Inline));
+    assert_eq!(*changes.borrow_and_update(), 3);
+    assert_eq!(states(&set), [(1, true, 2, false), (2, true, 0, false)]);
+    assert_eq!(set.healthy().len(), 2);
+}
+
+#[test]
+fn only_a_disk_that_does_not_work_goes() {
+    let dir = TempDir::new().unwrap();
+    let one = handle(&dir, 1, DiskQueue::Inline);
+    let set = DiskSet::new(vec![(DiskId(1), "one".into(), Some(one))]);
+    for error in [
+        Error::from(Posix::NotFound),
+        Error::from(Posix::Exists),
+        Error::from(Posix::NoSpace),
+        Error::corrupt("bad sum"),
+        Error::internal("bad name"),
+        Error::refused("locked"),
+    ] {
+        assert!(!set.report(DiskId(1), &error), "{error}");
+    }
+    assert_eq!(states(&set), [(1, true, 1, true)]);
+    set.note_space(DiskId(1), Space { total_bytes: 6400, free_bytes: 99, device: 1 });
+    assert!(set.is_full(DiskId(1)));
+    set.note_space(DiskId(1), Space { total_bytes: 6400, free_bytes: 100, device: 1 });
+    assert!(!set.is_full(DiskId(1)));
+    assert!(set.report(DiskId(1), &Error::unavailable("EIO")));
+    assert!(set.get(DiskId(1)).is_none());
+}

@@ -1,0 +1,167 @@
+use super::*;
+use crate::disk::local::LocalDisk;
+use crate::error::ErrorKind;
+use proptest::prelude::*;
+
+fn example(sequence: u64) -> Superblock {
+    let member = |disk: u32, state| Member {
+        disk: DiskId(disk),
+        state,
+        capacity_bytes: 1 << 40,
+        device: 2049,
+        path: format!("/srv/iron/{disk}"),
+    };
+    let start = |disk, start| LogMember { disk: DiskId(disk), start: LogPosition(start) };
+    Superblock {
+        volume: VolumeId(*b"0123456789abcdef"),
+        name: "iron".into(),
+        disk: DiskId(2),
+        sequence,
+        members: MemberList {
+            epoch: Epoch(7),
+            previous_epoch: Epoch(5),
+            disks: vec![
+                member(1, MemberState::Healthy),
+                member(2, MemberState::Down),
+                member(9, MemberState::Out),
+            ],
+            log: vec![start(1, 100), start(2, 0)],
+            previous_log: vec![start(9, 3)],
+            tolerance: 2,
+        },
+    }
+}
+
+fn disk() -> (tempfile::TempDir, LocalDisk) {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = LocalDisk::open(dir.path()).unwrap();
+    (dir, disk)
+}
+
+fn flip(disk: &dyn Disk, offset: u64) {
+    let file = disk.open(SUPERBLOCK_FILE, OpenMode::Write).unwrap();
+    let mut byte = [0];
+    file.read(offset, &mut byte).unwrap();
+    file.write(offset, &[byte[0] ^ 0x40]).unwrap();
+}
+
+#[test]
+fn the_bytes_never_change() {
+    let slot = example(3).encode().unwrap();
+    assert_eq!(slot.len(), SLOT_BYTES);
+    let hash = crate::sum::blake3(&slot);
+    let hex: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(&slot[..16], b"IRONFSSB\x01\0\0\0\xd1\0\0\0");
+    assert_eq!(&slot[24..48], b"\x03\0\0\0\0\0\0\00123456789abcdef");
+    assert_eq!(hex, "771698b3eac20b1a");
+    assert_eq!(Superblock::decode(&slot), Ok(example(3)));
+}
+
+#[test]
+fn the_newest_valid_slot_counts() {
+    let (_dir, disk) = disk();
+    assert_eq!(read(&disk).unwrap(), None);
+    create(&disk, &example(1)).unwrap();
+    assert_eq!(read(&disk).unwrap(), Some(example(1)));
+    write(&disk, &example(2)).unwrap();
+    assert_eq!(read(&disk).unwrap(), Some(example(2)));
+    write(&disk, &example(3)).unwrap();
+    assert_eq!(read(&disk).unwrap(), Some(example(3)));
+    flip(&disk, SLOT_BYTES as u64 + 5000);
+    assert_eq!(read(&disk).unwrap(), Some(example(2)));
+    flip(&disk, 40);
+    let error = read(&disk).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("both slots"), "{error}");
+}
+
+#[test]
+fn a_cut_file_is_corrupt_and_never_panics() {
+    for length in [0, 1, 100, SLOT_BYTES as u64, 2 * SLOT_BYTES as u64 - 1] {
+        let (_dir, disk) = disk();
+        create(&disk, &example(1)).unwrap();
+        disk.open(SUPERBLOCK_FILE, OpenMode::Write).unwrap().set_len(length).unwrap();
+        match read(&disk) {
+            Ok(found) => {
+                assert!(length >= SLOT_BYTES as u64);
+                assert_eq!(found, Some(example(1)));
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt),
+        }
+    }
+}
+
+#[test]
+fn a_newer_format_is_refused() {
+    let mut slot = example(1).encode().unwrap();
+    slot[8] = 2;
+    assert_eq!(Superblock::decode(&slot), Err(FormatError::Sum));
+    slot[SUM_OFFSET..BODY_OFFSET].fill(0);
+    let sum = xxh3(&slot);
+    slot[SUM_OFFSET..BODY_OFFSET].copy_from_slice(&sum.to_le_bytes());
+    assert_eq!(Superblock::decode(&slot), Err(FormatError::Newer { known: 1, found: 2 }));
+    let (_dir, disk) = disk();
+    create(&disk, &example(1)).unwrap();
+    disk.open(SUPERBLOCK_FILE, OpenMode::Write).unwrap().write(0, &slot).unwrap();
+    assert_eq!(read(&disk).unwrap_err().kind(), ErrorKind::Refused);
+}
+
+#[test]
+fn only_an_empty_directory_becomes_a_disk() {
+    let (dir, disk) = disk();
+    std::fs::create_dir(dir.path().join("lost+found")).unwrap();
+    disk.lock("pid 1").unwrap();
+    std::fs::write(dir.path().join("letter"), "dear").unwrap();
+    let error = create(&disk, &example(1)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(error.to_string().contains("letter"), "{error}");
+    std::fs::remove_file(dir.path().join("letter")).unwrap();
+    create(&disk, &example(1)).unwrap();
+    let error = create(&disk, &example(1)).unwrap_err();
+    assert!(error.to_string().contains("volume already"), "{error}");
+}
+
+#[test]
+fn as_many_disks_as_a_volume_may_have_fit() {
+    let mut superblock = example(1);
+    let mut member = superblock.members.disks[0].clone();
+    member.path = "p".repeat(96);
+    superblock.members.disks = vec![member.clone(); DISKS_MAX];
+    let slot = superblock.encode().unwrap();
+    assert_eq!(Superblock::decode(&slot), Ok(superblock.clone()));
+    superblock.members.disks.push(member);
+    assert_eq!(superblock.encode().unwrap_err().kind(), ErrorKind::Refused);
+}
+
+#[test]
+fn names() {
+    for good in ["a", "iron-1", "0.x_Y", &"n".repeat(64)] {
+        validate_name(good).unwrap();
+    }
+    for bad in ["", ".", "-o", "_x", "a/b", "a b", "\u{e4}", "a\0", &"n".repeat(65)] {
+        assert_eq!(validate_name(bad).unwrap_err().kind(), ErrorKind::Refused, "{bad:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn foreign_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        prop_assert!(Superblock::decode(&bytes).is_err());
+        // The body decoder behind a sum that fits: random bytes, padded to a slot.
+        let mut body = Reader::new(&bytes);
+        drop(Superblock::decode_body(&mut body));
+        let mut slot = example(1).encode().unwrap();
+        slot[BODY_OFFSET..BODY_OFFSET + bytes.len()].copy_from_slice(&bytes);
+        slot[SUM_OFFSET..BODY_OFFSET].fill(0);
+        let sum = xxh3(&slot);
+        slot[SUM_OFFSET..BODY_OFFSET].copy_from_slice(&sum.to_le_bytes());
+        drop(Superblock::decode(&slot));
+    }
+
+    #[test]
+    fn any_flipped_byte_is_found(offset in 0..SLOT_BYTES, bit in 0..8_u32) {
+        let mut slot = example(1).encode().unwrap();
+        slot[offset] ^= 1_u8 << bit;
+        prop_assert!(Superblock::decode(&slot).is_err());
+    }
+}
