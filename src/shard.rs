@@ -2,6 +2,6 @@
 //! and no other disk.
 
 pub mod file;
-pub mod index;
+mod index;
 pub mod serve;
 pub mod store;

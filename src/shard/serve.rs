@@ -1,1 +1,101 @@
+//! Serves shard requests for the disks of this process: operation to store call, on the disk's own threads. The one
+//! implementation of `Peers` that needs no network.
 
+use crate::disk::set::DiskSet;
+use crate::error::{Error, Result};
+use crate::net::{Operation, Peers, Request, Response};
+use crate::shard::store::ShardStore;
+use crate::types::{DiskId, Epoch, NodeId};
+use futures_util::future::BoxFuture;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Carries out one operation. Blocks on the disk.
+pub fn serve(store: &ShardStore, operation: Operation) -> Result<Response> {
+    match operation {
+        Operation::Begin(header) => store.begin(header).map(|()| Response::Done),
+        Operation::Append(key, cell) => store.append(key, &cell).map(|()| Response::Done),
+        Operation::Seal(key, seal) => store.seal(key, &seal).map(|root| Response::Sealed { root }),
+        Operation::Abort(key) => store.abort(key).map(|()| Response::Done),
+        Operation::Fetch(key, ranges) => store.fetch(key, &ranges).map(Response::Bytes),
+        Operation::Stat(key) => store.stat(key).map(Response::Footer),
+        Operation::Verify(key) => store.verify(key).map(|()| Response::Done),
+        Operation::Delete(key) => store.delete_many(&[key]).map(|()| Response::Done),
+        Operation::List { after, limit } => store.list(after, limit).map(Response::Keys),
+        Operation::Space => store.space().map(Response::Space),
+    }
+}
+
+/// Whether an operation changes what is stored: such a one must not come from an old member list.
+const fn changes(operation: &Operation) -> bool {
+    match operation {
+        Operation::Begin(_)
+        | Operation::Append(..)
+        | Operation::Seal(..)
+        | Operation::Abort(_)
+        | Operation::Delete(_) => true,
+        Operation::Fetch(..)
+        | Operation::Stat(_)
+        | Operation::Verify(_)
+        | Operation::List { .. }
+        | Operation::Space => false,
+    }
+}
+
+/// The disks of this process as peers.
+#[derive(Debug)]
+pub struct LocalPeers {
+    disks: Arc<DiskSet>,
+    stores: RwLock<BTreeMap<DiskId, Arc<ShardStore>>>,
+    epoch: AtomicU64,
+}
+
+impl LocalPeers {
+    /// Serves the stores that are added later, on the queues of `disks`.
+    pub fn new(disks: Arc<DiskSet>) -> Self {
+        Self { disks, stores: RwLock::default(), epoch: AtomicU64::new(0) }
+    }
+
+    /// Serves `store` as `disk` from now on, in place of an earlier one.
+    pub fn add_store(&self, disk: DiskId, store: Arc<ShardStore>) {
+        let mut stores = self.stores.write().unwrap_or_else(PoisonError::into_inner);
+        stores.insert(disk, store);
+    }
+
+    /// All stores.
+    pub fn stores(&self) -> Vec<(DiskId, Arc<ShardStore>)> {
+        let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
+        stores.iter().map(|(disk, store)| (*disk, Arc::clone(store))).collect()
+    }
+
+    /// Refuses changes that go by a member list older than `epoch` from now on.
+    pub fn set_epoch(&self, epoch: Epoch) {
+        self.epoch.fetch_max(epoch.0, Ordering::AcqRel);
+    }
+
+    async fn run(&self, request: Request) -> Result<Response> {
+        let disk = request.disk;
+        if changes(&request.operation) && request.epoch.0 < self.epoch.load(Ordering::Acquire) {
+            let context = format!("disk {disk}: the request goes by epoch {}", request.epoch);
+            return Err(Error::new(crate::error::ErrorKind::Fenced, context));
+        }
+        let down = || Error::unavailable(format!("disk {disk} is down"));
+        let handle = self.disks.get(disk).ok_or_else(down)?;
+        let store = {
+            let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
+            stores.get(&disk).cloned().ok_or_else(down)?
+        };
+        let result = handle.queue.run(move || serve(&store, request.operation)).await;
+        if let Err(error) = &result {
+            self.disks.report(disk, error);
+        }
+        result
+    }
+}
+
+impl Peers for LocalPeers {
+    fn call(&self, _node: NodeId, request: Request) -> BoxFuture<'_, Result<Response>> {
+        Box::pin(self.run(request))
+    }
+}
