@@ -1,7 +1,6 @@
 use super::*;
 use crate::error::ErrorKind;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
 
 #[tokio::test]
 async fn jobs_answer_and_panics_are_errors() {
@@ -22,7 +21,7 @@ async fn jobs_answer_and_panics_are_errors() {
 #[tokio::test]
 async fn a_full_queue_makes_the_caller_wait_but_not_the_other_lane() {
     let queue = DiskQueue::threads("t", 1, 1).unwrap();
-    let (release, gate) = mpsc::channel::<()>();
+    let (release, gate) = channel::<()>();
     let (started, running) = oneshot::channel();
     let hold = queue.run(move || {
         started.send(()).unwrap();
@@ -63,7 +62,7 @@ async fn a_cancelled_job_still_runs_and_dropping_joins() {
 #[tokio::test]
 async fn the_last_owner_may_be_a_job() {
     let queue = Arc::new(DiskQueue::threads("t", 1, 1).unwrap());
-    let (release, gate) = mpsc::channel::<()>();
+    let (release, gate) = channel::<()>();
     let (done, ended) = oneshot::channel();
     let inner = queue.clone();
     let mut job = queue.run(move || {
