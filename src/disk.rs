@@ -89,6 +89,7 @@ pub trait Disk: Send + Sync + Debug {
 }
 
 /// An open file of a disk. Calls may come from several threads.
+#[expect(clippy::len_without_is_empty, reason = "length is asked of the system and may fail")]
 pub trait DiskFile: Send + Sync + Debug {
     /// Length in bytes.
     fn len(&self) -> Result<u64>;

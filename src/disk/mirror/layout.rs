@@ -72,8 +72,7 @@ pub(super) fn page_sum(page: u64, bytes: &[u8]) -> u64 {
 
 /// Checks pages that lie side by side from `first` on.
 pub(super) fn check_pages(first: u64, bytes: &[u8], sums: &Sums) -> Result<()> {
-    let mut page = first;
-    for content in bytes.chunks(PAGE_BYTES) {
+    for (page, content) in (first..).zip(bytes.chunks(PAGE_BYTES)) {
         let expected = sums.get(page);
         if expected == 0 {
             if content.iter().any(|byte| *byte != 0) {
@@ -89,7 +88,6 @@ pub(super) fn check_pages(first: u64, bytes: &[u8], sums: &Sums) -> Result<()> {
                 )));
             }
         }
-        page += 1;
     }
     Ok(())
 }
@@ -172,15 +170,13 @@ impl Sums {
     /// Takes the sums of a group from its sum page. Sums beyond the end are left over from before the file was
     /// cut: they are written anew, as zeros.
     pub(super) fn load(&mut self, group: u64, page: &[u8]) {
-        let mut at = group * GROUP_PAGES + 1;
         let end = self.values.len() as u64;
         let mut stale = false;
         let (chunks, _rest) = page.as_chunks::<8>();
-        for chunk in chunks {
+        for (at, chunk) in (group * GROUP_PAGES + 1..).zip(chunks) {
             let sum = u64::from_le_bytes(*chunk);
             self.set(at, sum);
             stale |= at > end && sum != 0;
-            at += 1;
         }
         self.dirty.remove(&group);
         if stale {
