@@ -187,6 +187,28 @@ pub fn create(disk: &dyn Disk, superblock: &Superblock) -> Result<()> {
     disk.sync_dir("")
 }
 
+/// What the disk says of itself, if it is where it was opened and is disk `id` of `volume`: for the start, for the
+/// prober, and for a disk that comes back.
+///
+/// Errors: `Unavailable` if it is gone or empty, `Refused` if it is another disk or of another volume.
+pub fn probe(disk: &dyn Disk, volume: VolumeId, id: DiskId) -> Result<Superblock> {
+    disk.identity()?;
+    let label = disk.label();
+    let Some(found) = read(disk)? else {
+        return Err(Error::unavailable(format!("{label} holds no superblock, expected disk {id}")));
+    };
+    if found.volume != volume {
+        return Err(Error::refused(format!(
+            "{label} belongs to volume {} ({}), expected {volume}",
+            found.name, found.volume
+        )));
+    }
+    if found.disk != id {
+        return Err(Error::refused(format!("{label} is disk {}, expected disk {id}", found.disk)));
+    }
+    Ok(found)
+}
+
 /// Checks the name of a volume: 1 to 64 of `A-Z a-z 0-9 . _ -`, starting with a letter or digit, so that it can be
 /// part of a path and of a command line.
 pub fn validate_name(name: &str) -> Result<()> {

@@ -1,6 +1,7 @@
 use super::*;
-use crate::disk::OpenMode;
-use crate::disk::sim::{Call, SimMachine, SimRng};
+use crate::disk::local::LocalDisk;
+use crate::disk::sim::{Call, Choice, SimMachine, SimRng};
+use crate::disk::{Disk, OpenMode};
 use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend,
     TableDefinition,
@@ -418,4 +419,83 @@ fn what_was_synced_survives_a_power_cut() {
         }
     }
     assert!(states > 50, "{states}");
+}
+
+#[test]
+fn pages_are_durable_before_headers_and_headers_one_by_one() {
+    let world = World::new(3);
+    let mirror = world.create();
+    mirror.set_len(20 * PAGE).unwrap();
+    mirror.write(0, b"header 0").unwrap();
+    mirror.sync_data().unwrap();
+    world.machine.settle();
+    for number in 1..4_u8 {
+        mirror.write(u64::from(number) * PAGE, &[number; PAGE_BYTES]).unwrap();
+        mirror.write(0, format!("header {number}").as_bytes()).unwrap();
+        mirror.sync_data().unwrap();
+    }
+    mirror.write(9 * PAGE, &[9; PAGE_BYTES]).unwrap();
+    mirror.sync_data().unwrap();
+    let header = |mirror: &MirrorFile| {
+        let mut header = [0; 8];
+        mirror.read(0, &mut header).unwrap();
+        header[7] - b'0'
+    };
+    for at in 0..=world.machine.journal_len() {
+        let mut versions = [(u8::MAX, 0); 3];
+        for state in world.machine.crash_states(at, 20, 1) {
+            let after = World::on(SimMachine::from_image(state.image));
+            for (disk, (oldest, newest)) in versions.iter_mut().enumerate() {
+                let mirror = after.open(disk).unwrap();
+                let version = header(&mirror);
+                (*oldest, *newest) = ((*oldest).min(version), (*newest).max(version));
+                for number in 1..=version {
+                    let mut page = [0; PAGE_BYTES];
+                    mirror.read(u64::from(number) * PAGE, &mut page).unwrap();
+                    assert_eq!(page, [number; PAGE_BYTES]);
+                }
+            }
+        }
+        let in_flight = versions.iter().filter(|(oldest, newest)| oldest != newest).count();
+        assert!(in_flight <= 1, "cut at {at}: {versions:?}");
+    }
+    let lost = world.machine.crash(world.machine.journal_len(), &mut |_disk, _op| Choice::Lost);
+    let after = World::on(SimMachine::from_image(lost.image));
+    let mut page = [0; PAGE_BYTES];
+    after.open(2).unwrap().read(9 * PAGE, &mut page).unwrap();
+    assert_eq!(page, [9; PAGE_BYTES]);
+}
+
+#[test]
+fn readers_a_writer_and_a_joiner_at_once_on_real_files() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let file = |disk: usize| {
+        let disk = LocalDisk::open(dirs[disk].path()).unwrap();
+        disk.open(FILE, OpenMode::CreateNew).unwrap()
+    };
+    let on_dead: OnDead = Arc::new(|disk, error| panic!("disk {disk} died: {error}"));
+    let mirror = MirrorFile::create(vec![(id(0), file(0))], on_dead.clone()).unwrap();
+    let db = database(&mirror).unwrap();
+    step(&db, 0, Durability::Immediate).unwrap();
+    std::thread::scope(|scope| {
+        for _reader in 0..2 {
+            scope.spawn(|| {
+                for _round in 0..60 {
+                    assert!(steps(&db) > 0);
+                }
+            });
+        }
+        scope.spawn(|| {
+            mirror.add_replica(id(1), file(1)).unwrap();
+            while !mirror.copy_step(3).unwrap() {
+                std::thread::yield_now();
+            }
+            mirror.finish().unwrap();
+        });
+        (1..80).for_each(|number| step(&db, number, durability(number)).unwrap());
+    });
+    step(&db, 80, Durability::Immediate).unwrap();
+    drop(db);
+    let [first, second] = dirs.map(|dir| std::fs::read(dir.path().join(FILE)).unwrap());
+    assert!(first == second);
 }

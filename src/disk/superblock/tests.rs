@@ -136,6 +136,20 @@ fn as_many_disks_as_a_volume_may_have_fit() {
 }
 
 #[test]
+fn a_probe_tells_what_is_wrong() {
+    let (dir, disk) = disk();
+    let volume = example(1).volume;
+    let kind = |volume, id| probe(&disk, volume, DiskId(id)).map_err(|error| error.kind());
+    assert_eq!(kind(volume, 2), Err(ErrorKind::Unavailable));
+    create(&disk, &example(1)).unwrap();
+    assert_eq!(kind(volume, 2), Ok(example(1)));
+    assert_eq!(kind(volume, 3), Err(ErrorKind::Refused));
+    assert_eq!(kind(VolumeId([0; 16]), 2), Err(ErrorKind::Refused));
+    drop(dir);
+    assert_eq!(kind(volume, 2), Err(ErrorKind::Unavailable));
+}
+
+#[test]
 fn names() {
     for good in ["a", "iron-1", "0.x_Y", &"n".repeat(64)] {
         validate_name(good).unwrap();
