@@ -3,6 +3,7 @@
 
 pub mod frame;
 pub mod layout;
+pub mod pack;
 pub mod reader;
 pub mod slots;
 pub mod writer;

@@ -9,6 +9,11 @@ use crate::types::{
 };
 use bytes::Bytes;
 
+mod codec;
+
+pub use codec::APPLY_VERSION;
+pub(crate) use codec::{put_address, put_time, take_address, take_time};
+
 /// A node that `Create` makes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NewNode {

@@ -1,7 +1,43 @@
-//! Slot table of a stripe: the owner and frame of every slot, kept in each shard's footer.
+//! Slot table of a stripe: the owner and frame of every slot, kept in each shard's footer. Knows no shard file.
+//!
+//! # Stored form, version 1
+//!
+//! All integers are little-endian.
+//!
+//! | offset | width | name | meaning |
+//! |---|---|---|---|
+//! | 0 | 4 | magic | `IFSL` |
+//! | 4 | 2 | version | 1 |
+//! | 6 | 4 | count | number of slots |
+//! | 10 | | slots | in payload order |
+//! | end - 8 | 8 | sum | XXH3-64 of everything before |
+//!
+//! A slot is a flag byte (bit 0: compressed; bit 1: the owner is the segment behind the previous slot's, in the
+//! same chunk), unless bit 1 is set the owner (inode `u64`, chunk `u32`, segment `u16`), body bytes - 1 (`u16`), raw
+//! bytes - 1 (`u16`) and header sum (`u64`). Payload offsets are not stored: each frame starts where the one before ends,
+//! rounded up to 64.
+#![deny(clippy::indexing_slicing)]
 
 use crate::extent::FrameRef;
-use crate::types::SegmentAddress;
+use crate::format::{Decoded, FormatError, Reader, Writer};
+use crate::limits::{SEGMENTS_PER_CHUNK, SLOTS_PER_STRIPE_MAX};
+use crate::sum::xxh3;
+use crate::types::{ChunkIndex, Ino, SegmentAddress, SegmentIndex};
+
+#[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
+mod tests;
+
+const MAGIC: [u8; 4] = *b"IFSL";
+const FORMAT: u16 = 1;
+const COMPRESSED: u8 = 1;
+const FOLLOWS: u8 = 2;
+/// Bytes of the sum at the end.
+const SUM_BYTES: usize = 8;
+/// Stored bytes of the smallest slot: bounds the count before anything is allocated.
+const SLOT_BYTES_MIN: usize = 13;
+/// Stored bytes of the largest table.
+pub const TABLE_BYTES_MAX: usize = 10 + SLOTS_PER_STRIPE_MAX as usize * 27 + SUM_BYTES;
 
 /// A slot: which segment its frame held when the stripe was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,4 +53,114 @@ pub struct Slot {
 pub struct SlotTable {
     /// Slot i is entry i.
     pub slots: Vec<Slot>,
+}
+
+impl SlotTable {
+    /// Bytes of the payload that these frames fill.
+    pub fn payload_bytes(&self) -> u64 {
+        self.slots
+            .last()
+            .map_or(0, |slot| u64::from(slot.frame.payload_offset) + slot.frame.stored_bytes())
+    }
+
+    /// The stored form. The frames lie back to back from payload offset 0, and there are at most
+    /// `SLOTS_PER_STRIPE_MAX`.
+    pub fn encode(&self) -> Vec<u8> {
+        assert!(self.slots.len() <= SLOTS_PER_STRIPE_MAX as usize, "too many slots");
+        let mut writer = Writer::new();
+        writer.raw(&MAGIC);
+        writer.u16(FORMAT);
+        writer.count(self.slots.len());
+        let mut previous = None;
+        for slot in &self.slots {
+            let follows = previous.and_then(next_address) == Some(slot.owner);
+            writer.u8(u8::from(slot.frame.compressed) | if follows { FOLLOWS } else { 0 });
+            if !follows {
+                writer.u64(slot.owner.ino.0);
+                writer.u32(slot.owner.chunk.0);
+                writer.u16(slot.owner.segment.0);
+            }
+            writer.u16(less_one(slot.frame.body_bytes));
+            writer.u16(less_one(slot.frame.raw_bytes));
+            writer.u64(slot.frame.header_sum);
+            previous = Some(slot.owner);
+        }
+        writer.u64(xxh3(writer.as_slice()));
+        writer.into_vec()
+    }
+
+    /// Reads the stored form and checks its sum, its frames and its payload length.
+    pub fn decode(bytes: &[u8]) -> Decoded<Self> {
+        let length = bytes.len().checked_sub(SUM_BYTES).ok_or(FormatError::Short)?;
+        let (content, sum) = bytes.split_at_checked(length).ok_or(FormatError::Short)?;
+        let mut reader = Reader::new(content);
+        if reader.array()? != MAGIC {
+            return Err(FormatError::Invalid("magic of a slot table"));
+        }
+        match reader.u16()? {
+            FORMAT => {}
+            0 => return Err(FormatError::Invalid("version of a slot table")),
+            found => return Err(FormatError::Newer { known: FORMAT, found }),
+        }
+        if Reader::new(sum).u64()? != xxh3(content) {
+            return Err(FormatError::Sum);
+        }
+        let count = reader.count(SLOT_BYTES_MIN, "count of slots")?;
+        if count > SLOTS_PER_STRIPE_MAX as usize {
+            return Err(FormatError::Invalid("count of slots"));
+        }
+        let mut slots: Vec<Slot> = Vec::with_capacity(count);
+        let mut payload = 0;
+        for _slot in 0..count {
+            let slot = decode_slot(&mut reader, slots.last(), payload)?;
+            payload += slot.frame.stored_bytes();
+            slots.push(slot);
+        }
+        reader.finish()?;
+        Ok(Self { slots })
+    }
+}
+
+fn decode_slot(reader: &mut Reader<'_>, previous: Option<&Slot>, offset: u64) -> Decoded<Slot> {
+    let flags = reader.u8()?;
+    if flags & !(COMPRESSED | FOLLOWS) != 0 {
+        return Err(FormatError::Invalid("flags of a slot"));
+    }
+    let owner = if flags & FOLLOWS != 0 {
+        previous
+            .and_then(|slot| next_address(slot.owner))
+            .ok_or(FormatError::Invalid("owner of a slot"))?
+    } else {
+        SegmentAddress {
+            ino: Ino(reader.u64()?),
+            chunk: ChunkIndex(reader.u32()?),
+            segment: SegmentIndex(reader.u16()?),
+        }
+    };
+    if owner.segment.0 >= SEGMENTS_PER_CHUNK {
+        return Err(FormatError::Invalid("segment of a slot"));
+    }
+    let frame = FrameRef {
+        payload_offset: u32::try_from(offset)
+            .map_err(|_too_long| FormatError::Invalid("payload of a slot table"))?,
+        body_bytes: u32::from(reader.u16()?) + 1,
+        raw_bytes: u32::from(reader.u16()?) + 1,
+        compressed: flags & COMPRESSED != 0,
+        header_sum: reader.u64()?,
+    };
+    frame.check()?;
+    Ok(Slot { owner, frame })
+}
+
+/// The segment behind this one in its chunk.
+fn next_address(address: SegmentAddress) -> Option<SegmentAddress> {
+    let segment = address.segment.0.checked_add(1).filter(|next| *next < SEGMENTS_PER_CHUNK)?;
+    Some(SegmentAddress { segment: SegmentIndex(segment), ..address })
+}
+
+fn less_one(bytes: u32) -> u16 {
+    bytes
+        .checked_sub(1)
+        .and_then(|bytes| u16::try_from(bytes).ok())
+        .expect("a frame's lengths are 1..=65536")
 }
