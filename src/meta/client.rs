@@ -35,6 +35,13 @@ impl MetaClient {
         Ok(reply?)
     }
 
+    /// As `propose`, with the position behind the command: it orders answers about one inode.
+    pub async fn propose_at(&self, command: Command) -> Result<(Answer, LogPosition)> {
+        let (mut replies, position) = self.log.propose(vec![command]).await?;
+        let reply = replies.pop().ok_or_else(|| Error::internal("the log gave no reply"))?;
+        Ok((reply?, position))
+    }
+
     /// As `propose`, for commands that answer with an inode.
     pub async fn propose_inode(&self, command: Command) -> Result<Inode> {
         match self.propose(command).await? {
