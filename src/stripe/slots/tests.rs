@@ -93,7 +93,6 @@ fn damage_is_refused() {
     assert_eq!(SlotTable::decode(&with_sum(&count)), Err(FormatError::Invalid("count of slots")));
     let mut newer = content.to_vec();
     newer[4] = 2;
-    assert_eq!(SlotTable::decode(&newer), Err(FormatError::Short));
     assert_eq!(
         SlotTable::decode(&with_sum(&newer)),
         Err(FormatError::Newer { known: 1, found: 2 })
