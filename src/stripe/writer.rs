@@ -37,6 +37,14 @@ pub struct Target {
     pub priority: Priority,
 }
 
+/// Says where new stripes go: gives each a fresh id and walks the ring for it.
+pub trait Placer: Send + Sync + std::fmt::Debug {
+    /// A target for one new stripe of this class.
+    ///
+    /// Errors: `NoSpace` when too many disks are full, `Unavailable` when too few answer.
+    fn target(&self, class_id: ClassId, class: Class, priority: Priority) -> Result<Target>;
+}
+
 /// A written stripe, durable but not committed.
 #[derive(Clone, Debug)]
 pub struct Written {
