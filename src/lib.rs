@@ -19,3 +19,4 @@ pub mod shard;
 pub mod stripe;
 pub mod sum;
 pub mod types;
+pub mod worker;

@@ -1,0 +1,147 @@
+//! Orphan collection: shards of earlier mounts that nothing names leave their disks: puts that never were committed,
+//! copies that repair has replaced, stripes that died while their disk was away. Knows no file.
+
+use super::{Shards, Step, Worker};
+use crate::error::{Error, ErrorKind, Result};
+use crate::meta::client::MetaClient;
+use crate::meta::store::View;
+use crate::net::{Operation, Response, ShardKey};
+use crate::types::{DiskId, Incarnation, StripeId};
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Shards of one step: one page of a disk's index.
+const PAGE: usize = 1024;
+/// Removals at once: keeps the queue of the disk short for foreground work.
+const CONCURRENCY: usize = 8;
+
+/// Compares what disks hold with what the metadata names.
+#[derive(Debug)]
+pub struct Orphans {
+    meta: MetaClient,
+    shards: Shards,
+    incarnation: Incarnation,
+    complete: bool,
+    /// Disks to go through, each with the last shard that was looked at.
+    disks: Mutex<BTreeMap<DiskId, Option<ShardKey>>>,
+}
+
+impl Orphans {
+    /// Collects shards of mounts before `incarnation`, the present one. Unless the recovery of this mount saw the newest
+    /// epoch `complete`, nothing is ever collected: the metadata may not know a stripe that was committed.
+    pub fn new(meta: MetaClient, shards: Shards, incarnation: Incarnation, complete: bool) -> Self {
+        Self { meta, shards, incarnation, complete, disks: Mutex::default() }
+    }
+
+    /// Goes through `disk` from its start: after the mount, and when it has come back.
+    pub fn request(&self, disk: DiskId) {
+        if self.complete {
+            self.disks().insert(disk, None);
+        }
+    }
+
+    fn disks(&self) -> MutexGuard<'_, BTreeMap<DiskId, Option<ShardKey>>> {
+        self.disks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn collect(&self) -> Result<Step> {
+        let Some((disk, after)) = self.disks().pop_first() else { return Ok(Step::Idle) };
+        if self.shards.node(disk).is_none() {
+            // It is requested again when it comes back.
+            return Ok(Step::Busy);
+        }
+        let page = self.page(disk, after).await;
+        let again = match &page {
+            Ok(None) => return Ok(Step::Busy),
+            Ok(Some(last)) => Some(*last),
+            // The disk has just failed. Nothing else of it must hold up the others.
+            Err(error) if error.kind() == ErrorKind::Unavailable => return Ok(Step::Busy),
+            Err(_) => after,
+        };
+        // A request that came meanwhile goes before: it starts at the front.
+        self.disks().entry(disk).or_insert(again);
+        page.map(|_last| Step::Busy)
+    }
+
+    /// Goes through one page; answers its last shard, and `None` at the end.
+    async fn page(&self, disk: DiskId, after: Option<ShardKey>) -> Result<Option<ShardKey>> {
+        let list = Operation::List { after, limit: PAGE };
+        let doing = |error: Error| error.while_doing(format!("list the shards of disk {disk}"));
+        let keys = match self.shards.call(disk, list).await.map_err(doing)? {
+            Response::Keys(keys) => keys,
+            other => return Err(Error::internal(format!("disk {disk}: a list gives {other:?}"))),
+        };
+        let Some(last) = keys.last().copied() else { return Ok(None) };
+        let older = |key: &ShardKey| key.stripe.incarnation() < self.incarnation;
+        // Claimed before the view is taken: what repair has put and committed in between is named in that view, and
+        // what it is about to put cannot be claimed.
+        let claims = keys.into_iter().filter(older);
+        let claims: Vec<_> =
+            claims.filter_map(|key| Some((key, self.shards.claim(disk, key)?))).collect();
+        let orphans = {
+            let view = self.meta.view()?;
+            let dead = dead_among(&view, claims.iter().map(|(key, _claim)| key.stripe))?;
+            let mut orphans = Vec::new();
+            for (key, claim) in claims {
+                if !dead.contains(&key.stripe) && !names(&view, disk, key)? {
+                    orphans.push((key, claim));
+                }
+            }
+            orphans
+        };
+        let count = orphans.len();
+        let removals = orphans.into_iter().map(|(key, claim)| async move {
+            let result = self.shards.call(disk, Operation::Delete(key)).await;
+            drop(claim);
+            result.map(drop).map_err(|error| {
+                let shard = format!("{}.{}", key.stripe, key.index);
+                error.while_doing(format!("collect orphan {shard} on disk {disk}"))
+            })
+        });
+        let results: Vec<_> =
+            futures_util::stream::iter(removals).buffer_unordered(CONCURRENCY).collect().await;
+        results.into_iter().collect::<Result<()>>()?;
+        if count > 0 {
+            tracing::info!(disk = disk.get(), count, "orphaned shards collected");
+        }
+        Ok(Some(last))
+    }
+}
+
+/// Whether a live stripe names this shard on this disk.
+fn names(view: &View, disk: DiskId, key: ShardKey) -> Result<bool> {
+    let Some(record) = view.stripe(key.stripe)? else { return Ok(false) };
+    let at = record.disks.get(usize::from(key.index.0));
+    Ok(at == Some(&disk) && !record.is_missing(key.index))
+}
+
+/// Which of these stripes, in ascending order, are in the delete queue: their shards go another way.
+fn dead_among(
+    view: &View,
+    stripes: impl Iterator<Item = StripeId> + Clone,
+) -> Result<BTreeSet<StripeId>> {
+    let mut dead = BTreeSet::new();
+    let Some(last) = stripes.clone().last() else { return Ok(dead) };
+    let mut after = stripes.clone().next().and_then(|id| id.0.checked_sub(1)).map(StripeId);
+    loop {
+        let page = view.dead_stripes(after, PAGE)?;
+        let Some(end) = page.last().map(|record| record.id) else { return Ok(dead) };
+        dead.extend(page.iter().map(|record| record.id));
+        if end >= last {
+            return Ok(dead);
+        }
+        after = Some(end);
+    }
+}
+
+impl Worker for Orphans {
+    fn name(&self) -> &'static str {
+        "orphans"
+    }
+
+    fn step(&self) -> BoxFuture<'_, Result<Step>> {
+        Box::pin(self.collect())
+    }
+}
