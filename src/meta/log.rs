@@ -1,6 +1,273 @@
-//! The record log on several disks in parallel. Knows the bytes of commands, not what they do.
+//! The record log on several disks in parallel: files, batches, trimming. Knows the bytes of commands, not what
+//! they do.
+//!
+//! A disk holds files `log/{base:016x}-{first:016x}.log`. Files of one *base* are one chain: the log as one mount has
+//! begun it, complete from the first file on. `base` is the epoch of that beginning, `first` the position of the first
+//! record. A chain above the epoch in force belongs to a mount that never came to serve, and is not believed.
+//!
+//! A file is as long as it will ever be before its first record is written: a full device cannot stop a commit. It
+//! begins with one sector (`record::Header`). Batches follow, each on a sector boundary and written and synced in one
+//! piece on all disks before the next one begins. So every record names the first position of its batch, and any good
+//! record proves that all before its batch was durable: that tells damage from a tail that a crash has torn.
+//!
+//! Versions: 1 is the first.
+//!
+//! Assumed of the medium: a sector of 512 bytes is written whole or not at all; a sync that succeeded is true. Within
+//! a batch that was not synced, any sector may be missing.
+#![deny(clippy::indexing_slicing)]
+
+use crate::disk::set::DiskHandle;
+use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::error::{Error, ErrorKind, Posix, Result};
+use crate::types::{DiskId, Epoch, LogPosition, VolumeId};
+use futures_util::future::join_all;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+pub mod merge;
+pub mod record;
+pub mod scan;
+#[cfg(test)]
+mod tests;
+
+use record::{Batch, Header, SECTOR_BYTES};
 
 /// Size of a log file: large enough that rolling over is rare, small enough to trim in small pieces.
 pub const SEGMENT_BYTES: u64 = 16 << 20;
 /// Most bytes that wait for a sync: bounds memory and the length of one round.
 pub const BUFFER_BYTES: usize = 64 << 20;
+/// A log disk that does not answer for so long is replaced.
+pub const SILENT: Duration = Duration::from_secs(10);
+/// Directory of the log on a disk.
+pub const LOG_DIR: &str = "log";
+
+/// Which log a file belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Chain {
+    /// Volume, part of all sums.
+    pub volume: VolumeId,
+    /// Epoch at which the chain was begun.
+    pub base: Epoch,
+}
+
+impl Chain {
+    /// Name of the file that starts at `first`.
+    pub fn file_name(self, first: LogPosition) -> String {
+        format!("{LOG_DIR}/{:016x}-{:016x}.log", self.base.get(), first.get())
+    }
+}
+
+/// The log as one disk holds it, open for appending.
+#[derive(Debug)]
+pub struct LogWriter {
+    disk: Arc<dyn Disk>,
+    chain: Chain,
+    segment_bytes: u64,
+    /// First positions of all files, in order; the last one is being written.
+    files: Vec<LogPosition>,
+    current: Option<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    file: Arc<dyn DiskFile>,
+    offset: u64,
+    capacity: u64,
+}
+
+impl LogWriter {
+    /// Begins `chain` on a disk, after removing every other file of that name space but the chain `keep`. Durable
+    /// once the first batch is.
+    pub fn begin(
+        disk: Arc<dyn Disk>,
+        chain: Chain,
+        segment_bytes: u64,
+        keep: Option<Epoch>,
+    ) -> Result<Self> {
+        make_dir(&*disk, LOG_DIR)?;
+        remove_chains(&*disk, |base| Some(base) != keep)?;
+        Ok(Self { disk, chain, segment_bytes, files: Vec::new(), current: None })
+    }
+
+    /// Writes a batch behind the last one; durable on return. After an error the disk has left the log.
+    pub fn append(&mut self, batch: &Batch) -> Result<()> {
+        let length = batch.bytes().len() as u64;
+        let current = match self.current.take() {
+            Some(current) if current.offset + length <= current.capacity => current,
+            Some(_) | None => self.roll(batch, length)?,
+        };
+        current.file.write(current.offset, batch.bytes())?;
+        current.file.sync_data()?;
+        self.current = Some(Current { offset: current.offset + length, ..current });
+        Ok(())
+    }
+
+    /// Removes files whose records are all before `position`.
+    pub fn trim(&mut self, position: LogPosition) -> Result<()> {
+        let mut removed = false;
+        while let [first, second, ..] = self.files.as_slice()
+            && *second <= position
+        {
+            ignore_absent(self.disk.remove(&self.chain.file_name(*first)))?;
+            self.files.remove(0);
+            removed = true;
+        }
+        if removed { self.disk.sync_dir(LOG_DIR) } else { Ok(()) }
+    }
+
+    /// A new file, complete and durable with its name before anything is written behind its header.
+    fn roll(&mut self, batch: &Batch, length: u64) -> Result<Current> {
+        let first = batch.first();
+        let name = self.chain.file_name(first);
+        let capacity = self.segment_bytes.max(SECTOR_BYTES as u64 + length);
+        let file = self.disk.open(&name, OpenMode::CreateNew)?;
+        file.set_len(capacity)?;
+        let header = Header::new(self.chain, batch.epoch(), first);
+        file.write(0, &header.encode())?;
+        file.sync_data()?;
+        self.disk.sync_dir(LOG_DIR)?;
+        self.files.push(first);
+        Ok(Current { file, offset: SECTOR_BYTES as u64, capacity })
+    }
+}
+
+/// The log on all its disks.
+#[derive(Clone, Debug, Default)]
+pub struct SegmentLog {
+    members: Vec<LogDisk>,
+}
+
+/// One disk of the log.
+#[derive(Clone, Debug)]
+pub struct LogDisk {
+    handle: Arc<DiskHandle>,
+    writer: Arc<Mutex<LogWriter>>,
+}
+
+impl LogDisk {
+    /// The log on the disk of `handle`.
+    pub fn new(handle: Arc<DiskHandle>, writer: LogWriter) -> Self {
+        Self { handle, writer: Arc::new(Mutex::new(writer)) }
+    }
+
+    /// The disk.
+    pub fn id(&self) -> DiskId {
+        self.handle.id
+    }
+
+    /// Appends a batch; durable on return.
+    pub async fn append(&self, batch: Arc<Batch>) -> Result<()> {
+        let context = format!("append to the log at {} on disk {}", batch.first(), self.id());
+        let work = self.work(move |writer| writer.append(&batch));
+        let answer = match tokio::time::timeout(SILENT, work).await {
+            Ok(answer) => answer,
+            Err(_elapsed) => Err(Error::unavailable(format!("no answer for {SILENT:?}"))),
+        };
+        answer.map_err(|error| error.while_doing(context))
+    }
+
+    async fn work(
+        &self,
+        job: impl FnOnce(&mut LogWriter) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let writer = self.writer.clone();
+        // A panic inside leaves at worst a file without its latest batch, and that disk out of the log.
+        let job = move || job(&mut writer.lock().unwrap_or_else(PoisonError::into_inner));
+        self.handle.queue.run(job).await
+    }
+}
+
+impl SegmentLog {
+    /// The log on `members`.
+    pub const fn new(members: Vec<LogDisk>) -> Self {
+        Self { members }
+    }
+
+    /// The disks of the log.
+    pub fn disks(&self) -> Vec<DiskId> {
+        self.members.iter().map(LogDisk::id).collect()
+    }
+
+    /// Adds a disk whose log is complete.
+    pub fn add(&mut self, member: LogDisk) {
+        self.members.push(member);
+    }
+
+    /// Forgets a disk; what is under way there does not matter any more.
+    pub fn remove(&mut self, disk: DiskId) {
+        self.members.retain(|member| member.id() != disk);
+    }
+
+    /// Appends a batch on all disks at once. Answers with the disks on which it is not durable.
+    pub async fn append(&self, batch: Arc<Batch>) -> Vec<(DiskId, Error)> {
+        let append = |member: &LogDisk| {
+            let (member, batch) = (member.clone(), batch.clone());
+            async move { (member.id(), member.append(batch).await) }
+        };
+        failures(join_all(self.members.iter().map(append)).await)
+    }
+
+    /// Frees what is before `position` on all disks. Answers with the disks where that failed.
+    pub async fn trim(&self, position: LogPosition) -> Vec<(DiskId, Error)> {
+        let trim = |member: &LogDisk| {
+            let member = member.clone();
+            async move {
+                let work = member.work(move |writer| writer.trim(position));
+                let silent = || Error::unavailable(format!("no answer to a trim for {SILENT:?}"));
+                let answer = tokio::time::timeout(SILENT, work).await;
+                (member.id(), answer.unwrap_or_else(|_elapsed| Err(silent())))
+            }
+        };
+        failures(join_all(self.members.iter().map(trim)).await)
+    }
+}
+
+/// Makes a directory in the root of a disk, durably; it may be there.
+pub fn make_dir(disk: &dyn Disk, dir: &str) -> Result<()> {
+    match disk.create_dir(dir) {
+        Ok(()) => {}
+        Err(error) if error.is(Posix::Exists) => {}
+        Err(error) => return Err(error),
+    }
+    disk.sync_dir("")
+}
+
+/// Removes the log files whose base `drop_base` names, durably.
+pub fn remove_chains(disk: &dyn Disk, drop_base: impl Fn(Epoch) -> bool) -> Result<()> {
+    let mut removed = false;
+    for (name, base, _first) in list_files(disk)? {
+        if drop_base(base) {
+            ignore_absent(disk.remove(&format!("{LOG_DIR}/{name}")))?;
+            removed = true;
+        }
+    }
+    if removed { disk.sync_dir(LOG_DIR) } else { Ok(()) }
+}
+
+/// Log files of a disk: name, base, first position; in the order of the last two.
+fn list_files(disk: &dyn Disk) -> Result<Vec<(String, Epoch, LogPosition)>> {
+    let entries = match disk.list(LOG_DIR) {
+        Ok(entries) => entries,
+        Err(error) if error.is(Posix::NotFound) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let parse = |name: String| {
+        let (base, first) = name.strip_suffix(".log")?.split_once('-')?;
+        let number = |text: &str| (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok());
+        let (base, first) = (number(base)??, number(first)??);
+        Some((name, Epoch(base), LogPosition(first)))
+    };
+    // Names sort as their numbers do.
+    Ok(entries.into_iter().filter_map(|entry| parse(entry.name)).collect())
+}
+
+fn failures(answers: Vec<(DiskId, Result<()>)>) -> Vec<(DiskId, Error)> {
+    answers.into_iter().filter_map(|(disk, answer)| Some((disk, answer.err()?))).collect()
+}
+
+fn ignore_absent(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::Posix(Posix::NotFound) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,309 @@
+use super::merge::Merged;
+use super::record::{Batch, Found, Header, Record, SECTOR_BYTES, find, seed};
+use super::scan::{Copy, scan};
+use super::{Chain, LogDisk, LogWriter, SegmentLog};
+use crate::disk::Disk;
+use crate::disk::queue::DiskQueue;
+use crate::disk::set::DiskHandle;
+use crate::disk::sim::{Call, Choice, SimMachine};
+use crate::error::{ErrorKind, Posix};
+use crate::types::{DiskId, Epoch, LogPosition, VolumeId};
+use bytes::Bytes;
+use std::sync::Arc;
+
+const VOLUME: VolumeId = VolumeId([7; 16]);
+const CHAIN: Chain = Chain { volume: VOLUME, base: Epoch(3) };
+const SEGMENT: u64 = 2048;
+
+fn command(position: u64, length: usize) -> Bytes {
+    let start = position.to_le_bytes();
+    let bytes: Vec<u8> = start.into_iter().chain(std::iter::repeat(0xa5)).take(length).collect();
+    bytes.into()
+}
+
+fn batch(first: u64, count: u64) -> Batch {
+    batch_of(CHAIN, Epoch(4), first, count)
+}
+
+fn batch_of(chain: Chain, epoch: Epoch, first: u64, count: u64) -> Batch {
+    let commands: Vec<_> = (first..first + count).map(|at| command(at, 100)).collect();
+    Batch::seal(chain, epoch, LogPosition(first), &commands)
+}
+
+fn writer(disk: &Arc<dyn Disk>) -> LogWriter {
+    LogWriter::begin(disk.clone(), CHAIN, SEGMENT, None).unwrap()
+}
+
+fn copy(disk: &Arc<dyn Disk>) -> Copy {
+    scan(&**disk, VOLUME, Epoch(9)).unwrap().unwrap()
+}
+
+fn positions(copy: &Copy) -> Vec<u64> {
+    copy.records.keys().map(|position| position.get()).collect()
+}
+
+/// Batches of 1, 2, 3, 4, 5 records in files of 2 KiB.
+fn filled(machine: &SimMachine, disk: usize) -> (Arc<dyn Disk>, LogWriter) {
+    let disk = machine.disk(disk);
+    let mut writer = writer(&disk);
+    let mut first = 0;
+    for count in 1..=5 {
+        writer.append(&batch(first, count)).unwrap();
+        first += count;
+    }
+    (disk, writer)
+}
+
+#[test]
+fn bytes_of_a_file_are_pinned() {
+    let header = Header::new(CHAIN, Epoch(4), LogPosition(5)).encode();
+    assert_eq!(header.len(), SECTOR_BYTES);
+    assert_eq!(header[..8], [b'I', b'F', b'L', b'G', 1, 0, 1, 0]);
+    assert_eq!(header[8..24], [7; 16]);
+    assert_eq!(
+        header[24..48],
+        [3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]
+    );
+    let batch = Batch::seal(CHAIN, Epoch(4), LogPosition(5), &[Bytes::from_static(b"abc")]);
+    assert_eq!(batch.bytes().len(), SECTOR_BYTES);
+    assert_eq!(batch.bytes()[12..16], [3, 0, 0, 0]);
+    assert_eq!(
+        batch.bytes()[16..40],
+        [5, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]
+    );
+    assert_eq!(batch.bytes()[40..48], [b'a', b'b', b'c', 0, 0, 0, 0, 0]);
+    assert_eq!(CHAIN.file_name(LogPosition(10)), "log/0000000000000003-000000000000000a.log");
+}
+
+#[test]
+fn headers_are_checked() {
+    let header = Header::new(CHAIN, Epoch(4), LogPosition(5));
+    let bytes = header.encode();
+    assert_eq!(Header::decode(&bytes).unwrap(), header);
+    for at in 0..56 {
+        let mut bad = bytes.clone();
+        bad[at] ^= 1;
+        assert!(Header::decode(&bad).is_err(), "byte {at}");
+    }
+    assert!(Header::decode(&bytes[..50]).is_err());
+}
+
+#[test]
+fn records_of_another_chain_or_volume_do_not_pass() {
+    let batch = batch(5, 1);
+    let expected = Record {
+        position: LogPosition(5),
+        epoch: Epoch(4),
+        batch: LogPosition(5),
+        command: command(5, 100),
+    };
+    assert_eq!(find(batch.bytes(), seed(CHAIN)), Found::Record(expected, 144));
+    let others = [Chain { base: Epoch(2), ..CHAIN }, Chain { volume: VolumeId([8; 16]), ..CHAIN }];
+    for other in others {
+        assert_eq!(find(batch.bytes(), seed(other)), Found::Nothing);
+    }
+    for at in 0..140 {
+        let mut bad = batch.bytes().to_vec();
+        bad[at] ^= 0x10;
+        assert!(!matches!(find(&bad, seed(CHAIN)), Found::Record(..)), "byte {at}");
+    }
+}
+
+#[test]
+fn batches_roll_over_files_and_are_read_back() {
+    let machine = SimMachine::new(1, 1);
+    let (disk, _writer) = filled(&machine, 0);
+    assert!(machine.file_names(0).len() > 1);
+    let found = copy(&disk);
+    assert_eq!(positions(&found), (0..15).collect::<Vec<_>>());
+    assert_eq!((found.base, found.first, found.damaged), (Epoch(3), LogPosition(0), 0));
+    assert_eq!(found.records[&LogPosition(4)].command, command(4, 100));
+    assert_eq!(found.records[&LogPosition(4)].batch, LogPosition(3));
+}
+
+#[test]
+fn a_batch_larger_than_a_file_gets_a_file_of_its_own() {
+    let machine = SimMachine::new(1, 1);
+    let disk = machine.disk(0);
+    let mut writer = writer(&disk);
+    writer.append(&batch(0, 100)).unwrap();
+    writer.append(&batch(100, 1)).unwrap();
+    assert_eq!(machine.file_names(0).len(), 2);
+    assert_eq!(copy(&disk).records.len(), 101);
+}
+
+#[test]
+fn trimming_frees_whole_files_only() {
+    let machine = SimMachine::new(1, 1);
+    let (disk, mut writer) = filled(&machine, 0);
+    let files = machine.file_names(0).len();
+    let second = writer.files[1].get();
+    writer.trim(LogPosition(second - 1)).unwrap();
+    assert_eq!(machine.file_names(0).len(), files);
+    writer.trim(LogPosition(second)).unwrap();
+    assert_eq!(machine.file_names(0).len(), files - 1);
+    assert_eq!(copy(&disk).first, LogPosition(second));
+    assert_eq!(positions(&copy(&disk)), (second..15).collect::<Vec<_>>());
+    writer.trim(LogPosition(1000)).unwrap();
+    assert_eq!(machine.file_names(0).len(), 1, "the file being written stays");
+}
+
+#[test]
+fn chains_above_the_epoch_are_not_believed() {
+    let machine = SimMachine::new(1, 1);
+    let (disk, _writer) = filled(&machine, 0);
+    let later = Chain { base: Epoch(5), ..CHAIN };
+    let mut next = LogWriter::begin(disk.clone(), later, SEGMENT, Some(Epoch(3))).unwrap();
+    next.append(&batch_of(later, Epoch(5), 9, 1)).unwrap();
+    assert_eq!(scan(&*disk, VOLUME, Epoch(4)).unwrap().unwrap().base, Epoch(3));
+    assert_eq!(positions(&scan(&*disk, VOLUME, Epoch(5)).unwrap().unwrap()), [9]);
+    assert_eq!(scan(&*disk, VOLUME, Epoch(2)).unwrap(), None);
+    let _again = LogWriter::begin(disk.clone(), later, SEGMENT, None).unwrap();
+    assert_eq!(scan(&*disk, VOLUME, Epoch(9)).unwrap(), None);
+}
+
+#[test]
+fn one_copy_may_be_damaged_anywhere() {
+    let machine = SimMachine::new(1, 2);
+    let (first, _w) = filled(&machine, 0);
+    let (second, _w) = filled(&machine, 1);
+    let good = Merged::new(vec![copy(&second)]).tail(LogPosition(0)).unwrap();
+    for name in machine.file_names(0) {
+        for sector in 0..SEGMENT / 512 {
+            for offset in [0, 15, 44, 300] {
+                machine.flip(0, &name, sector * 512 + offset);
+            }
+            let merged = Merged::new(vec![copy(&first), copy(&second)]);
+            assert_eq!(merged.tail(LogPosition(0)).unwrap(), good, "{name}, sector {sector}");
+            for offset in [0, 15, 44, 300] {
+                machine.flip(0, &name, sector * 512 + offset);
+            }
+        }
+        machine.zero(0, &name, 0, SEGMENT);
+        let merged = Merged::new(vec![copy(&first), copy(&second)]);
+        assert_eq!(merged.tail(LogPosition(0)).unwrap(), good, "{name}, all of it");
+    }
+}
+
+#[test]
+fn damage_in_every_copy_is_told_from_a_torn_tail() {
+    let machine = SimMachine::new(1, 1);
+    let (disk, mut writer) = filled(&machine, 0);
+    // The last batch (10..15) is torn in the middle: that is a crash.
+    let name = machine.file_names(0).pop().unwrap();
+    let sector = machine.contents(0, &name).unwrap().chunks(512).rposition(|s| s != [0; 512]);
+    let inside = u64::try_from(sector.unwrap()).unwrap() * 512;
+    machine.flip(0, &name, inside - 512 + 200);
+    let tail = Merged::new(vec![copy(&disk)]).tail(LogPosition(0)).unwrap();
+    assert!((10..15).contains(&tail.len()), "{}", tail.len());
+    // One more batch proves that the last one was durable.
+    writer.append(&batch(15, 1)).unwrap();
+    let merged = Merged::new(vec![copy(&disk)]);
+    assert_eq!(merged.tail(LogPosition(0)).unwrap_err().kind(), ErrorKind::Corrupt);
+    // A state behind the damage does not need it.
+    assert_eq!(merged.tail(LogPosition(15)).unwrap().len(), 1);
+    assert!(merged.tail(LogPosition(16)).unwrap().is_empty());
+}
+
+#[test]
+fn states_ahead_of_the_log_or_before_it_are_refused() {
+    let machine = SimMachine::new(1, 1);
+    let (disk, mut writer) = filled(&machine, 0);
+    let merged = Merged::new(vec![copy(&disk)]);
+    assert!(merged.tail(LogPosition(15)).unwrap().is_empty());
+    assert_eq!(merged.tail(LogPosition(16)).unwrap_err().kind(), ErrorKind::Corrupt);
+    writer.trim(LogPosition(15)).unwrap();
+    let merged = Merged::new(vec![copy(&disk)]);
+    assert_eq!(merged.tail(LogPosition(0)).unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn an_empty_chain_starts_where_its_file_does() {
+    let machine = SimMachine::new(1, 1);
+    let disk = machine.disk(0);
+    let mut writer = writer(&disk);
+    writer.append(&Batch::seal(CHAIN, Epoch(4), LogPosition(50), &[])).unwrap();
+    let merged = Merged::new(vec![copy(&disk)]);
+    assert!(merged.tail(LogPosition(50)).unwrap().is_empty());
+    assert_eq!(merged.tail(LogPosition(51)).unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn a_log_of_another_apply_version_is_refused_unless_it_is_closed() {
+    let machine = SimMachine::new(1, 1);
+    let (disk, _writer) = filled(&machine, 0);
+    let mut found = copy(&disk);
+    found.apply_versions[0] = 99;
+    let merged = Merged::new(vec![found]);
+    assert_eq!(merged.tail(LogPosition(3)).unwrap_err().kind(), ErrorKind::Refused);
+    assert!(merged.tail(LogPosition(15)).unwrap().is_empty());
+}
+
+/// A power cut at any moment leaves a prefix with everything whose append had returned.
+#[test]
+fn power_cuts_leave_a_prefix() {
+    let machine = SimMachine::new(1, 1);
+    let disk = machine.disk(0);
+    let mut writer = writer(&disk);
+    let mut durable = vec![(machine.journal_len(), 0)];
+    let mut first = 0;
+    for count in [1, 9, 3, 20, 2] {
+        writer.append(&batch(first, count)).unwrap();
+        first += count;
+        durable.push((machine.journal_len(), first));
+    }
+    for at in durable[0].0..=machine.journal_len() {
+        let acknowledged = durable.iter().rev().find(|(moment, _p)| *moment <= at).unwrap().1;
+        for state in machine.crash_states(at, 40, 5) {
+            let rebooted = SimMachine::from_image(state.image);
+            let found = scan(&*rebooted.disk(0), VOLUME, Epoch(9)).unwrap();
+            let tail = match found {
+                Some(found) => Merged::new(vec![found]).tail(LogPosition(0)).unwrap(),
+                None => Vec::new(),
+            };
+            assert!(tail.len() as u64 >= acknowledged, "cut at {at}: {}", tail.len());
+            let expected: Vec<_> = (0..tail.len() as u64).map(|at| command(at, 100)).collect();
+            assert_eq!(tail, expected);
+        }
+    }
+}
+
+/// The test above would see a sync that does nothing.
+#[test]
+fn a_skipped_sync_loses_records() {
+    let machine = SimMachine::new(1, 1);
+    let (disk, mut writer) = filled(&machine, 0);
+    machine.skip_syncs(0, Call::SyncData, 1);
+    writer.append(&batch(15, 1)).unwrap();
+    assert_eq!(copy(&disk).records.len(), 16);
+    let state = machine.crash(machine.journal_len(), &mut |_disk, _op| Choice::Lost);
+    let rebooted = SimMachine::from_image(state.image);
+    assert_eq!(copy(&rebooted.disk(0)).records.len(), 15);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_disk_is_named_and_the_others_go_on() {
+    let machine = SimMachine::new(1, 3);
+    let member = |index: usize| {
+        let disk = machine.disk(index);
+        let writer = writer(&disk);
+        let id = DiskId(u32::try_from(index).unwrap() + 1);
+        LogDisk::new(Arc::new(DiskHandle { id, disk, queue: DiskQueue::Inline }), writer)
+    };
+    let mut log = SegmentLog::new((0..3).map(member).collect());
+    assert!(log.append(Arc::new(batch(0, 2))).await.is_empty());
+    machine.set_offline(1, true);
+    let failed = log.append(Arc::new(batch(2, 2))).await;
+    assert_eq!(failed.iter().map(|(disk, _e)| *disk).collect::<Vec<_>>(), [DiskId(2)]);
+    assert_eq!(failed[0].1.kind(), ErrorKind::Unavailable);
+    log.remove(DiskId(2));
+    assert_eq!(log.disks(), [DiskId(1), DiskId(3)]);
+    assert!(log.append(Arc::new(batch(4, 1))).await.is_empty());
+    assert!(log.trim(LogPosition(4)).await.is_empty());
+    assert_eq!(positions(&copy(&machine.disk(2))), [0, 1, 2, 3, 4]);
+    // A full device cannot stop a commit into a file that is there already.
+    machine.full(0, 0);
+    assert!(log.append(Arc::new(batch(5, 1))).await.is_empty());
+    let failed = log.append(Arc::new(batch(6, 40))).await;
+    assert!(failed[0].1.is(Posix::NoSpace));
+}
