@@ -286,7 +286,7 @@ async fn a_failing_disk_is_named_and_the_others_go_on() {
     let machine = SimMachine::new(1, 3);
     let member = |index: usize| {
         let disk = machine.disk(index);
-        let writer = writer(&disk);
+        let writer = LogWriter::begin(disk.clone(), CHAIN, 2 * SEGMENT, None).unwrap();
         let id = DiskId(u32::try_from(index).unwrap() + 1);
         LogDisk::new(Arc::new(DiskHandle { id, disk, queue: DiskQueue::Inline }), writer)
     };
