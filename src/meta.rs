@@ -1,6 +1,7 @@
 //! Metadata: one ordered log of commands, one deterministic state machine in redb. Knows nothing of FUSE and of
 //! file data beyond where it lies.
 
+pub mod check;
 pub mod client;
 pub mod command;
 pub mod local;
@@ -9,6 +10,8 @@ pub mod model;
 pub mod recover;
 pub mod store;
 pub mod tables;
+#[cfg(test)]
+pub mod testing;
 
 use crate::error::{Posix, Result};
 use crate::meta::command::{Answer, Command};

@@ -12,7 +12,7 @@ use bytes::Bytes;
 mod codec;
 
 pub use codec::APPLY_VERSION;
-pub(crate) use codec::{put_address, put_time, take_address, take_time};
+pub(crate) use codec::{put_time, take_time};
 
 /// A node that `Create` makes.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,24 +1,34 @@
-//! The state in redb: applies batches of commands, checkpoints, and gives short read views.
+//! The state in redb: applies batches of commands, checkpoints, and gives short read views. Knows no log and no disk
+//! beyond the backend that it is given.
 
-use crate::class::Class;
+mod view;
+
+pub use view::View;
+
 use crate::error::{Error, Result};
 use crate::extent::ChunkMap;
+use crate::limits::SEGMENT_BYTES;
 use crate::meta::Reply;
-use crate::meta::command::{Command, Inode};
-use crate::stripe::layout::StripeRecord;
-use crate::types::{
-    ChunkIndex, ClassId, FileKind, Incarnation, Ino, LogPosition, SegmentAddress, SegmentIndex,
-    SlotIndex, StripeId, Version,
-};
+use crate::meta::command::Command;
+use crate::meta::model;
+use crate::meta::tables::{self, Txn, db, rows};
+use crate::types::{FileKind, Incarnation, Ino, LogPosition, SegmentIndex, SlotIndex, Version};
 use bytes::Bytes;
+use redb::{Database, Durability, ReadableDatabase};
+use std::sync::{Mutex, PoisonError};
 
 /// The materialised state.
-#[derive(Debug)]
-pub struct Store {}
+pub struct Store {
+    database: Database,
+    /// Position and totals as of the last `apply`; held while one is under way.
+    current: Mutex<(LogPosition, Totals)>,
+}
 
-/// The state at one position: a short redb read transaction. Drop it soon, it pins pages.
-#[derive(Debug)]
-pub struct View {}
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
 
 /// Sums over the volume, kept by `apply`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -81,10 +91,8 @@ pub struct ChunkView {
 impl ChunkView {
     /// Version of a segment's content: the newest of floor, extent and hot bytes.
     pub fn version(&self, segment: SegmentIndex) -> Version {
-        let start = u32::from(segment.0) * crate::limits::SEGMENT_BYTES;
-        let hot = self.hot.iter().filter(|hot| {
-            hot.offset / crate::limits::SEGMENT_BYTES * crate::limits::SEGMENT_BYTES == start
-        });
+        let start = u32::from(segment.0) * SEGMENT_BYTES;
+        let hot = self.hot.iter().filter(|hot| hot.offset / SEGMENT_BYTES * SEGMENT_BYTES == start);
         let extent = self.map.get(segment).map(|place| place.version);
         hot.map(|hot| hot.version).chain(extent).chain([self.floor]).max().unwrap_or(self.floor)
     }
@@ -101,137 +109,103 @@ pub struct StripeUsage {
     pub shared: bool,
 }
 
-fn absent<T>() -> Result<T> {
-    Err(Error::internal("store"))
-}
-
 impl Store {
     /// Opens the state on `backend`, or creates it if the backend is empty. `cache_bytes` bounds redb's cache.
     /// Until the first `Genesis` command it has no root directory.
+    ///
+    /// Errors: `Refused` if a newer program wrote it; `Unavailable` or `Corrupt` if it cannot be read.
     pub fn open(backend: impl redb::StorageBackend, cache_bytes: usize) -> Result<Self> {
-        let _ = (backend, cache_bytes);
-        absent()
+        let database = Database::builder()
+            .set_cache_size(cache_bytes)
+            .create_with_backend(backend)
+            .map_err(db)?;
+        let current = match view::read_config(&database.begin_read().map_err(db)?)? {
+            Some(current) => current,
+            None => Self::create(&database)?,
+        };
+        Ok(Self { database, current: Mutex::new(current) })
     }
+
+    fn create(database: &Database) -> Result<(LogPosition, Totals)> {
+        let current = (LogPosition(0), Totals::default());
+        let transaction = checkpoint_transaction(database)?;
+        Txn::open(&transaction, current.1)?.put_config(current.0)?;
+        transaction.commit().map_err(db)?;
+        Ok(current)
+    }
+
     /// All commands before this position are applied.
     pub fn applied(&self) -> LogPosition {
-        LogPosition(0)
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).0
     }
+
+    /// Sums over the volume as of the last `apply`.
+    pub fn totals(&self) -> Totals {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+
     /// Applies `commands` in one redb transaction that is not durable; `commands[i]` has position `first + i`.
     /// Internal error unless `first` is `applied()`. After any error the store must be reopened.
     pub fn apply(&self, first: LogPosition, commands: &[Command]) -> Result<Vec<Reply>> {
-        let _ = (first, commands);
-        absent()
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.0 != first {
+            return Err(Error::internal(format!(
+                "apply from position {first} on a state at {}",
+                current.0
+            )));
+        }
+        let mut transaction = self.database.begin_write().map_err(db)?;
+        transaction.set_durability(Durability::None).map_err(db)?;
+        let next = first.advance(commands.len() as u64);
+        let (replies, totals) = {
+            let mut txn = Txn::open(&transaction, current.1)?;
+            let replies = commands.iter().map(|command| model::apply(&mut txn, command));
+            let replies = replies.collect::<Result<Vec<Reply>>>()?;
+            txn.put_config(next)?;
+            (replies, txn.totals)
+        };
+        transaction.commit().map_err(db)?;
+        *current = (next, totals);
+        Ok(replies)
     }
-    /// Makes the state durable (two-phase, quick repair). The caller has synced the log up to `applied()` first.
+
+    /// Makes the state durable (two-phase, quick repair) and answers its position. The caller has synced the log up
+    /// to `applied()` first, and lets nobody apply meanwhile.
     pub fn checkpoint(&self) -> Result<LogPosition> {
-        absent()
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let transaction = checkpoint_transaction(&self.database)?;
+        Txn::open(&transaction, current.1)?.put_config(current.0)?;
+        transaction.commit().map_err(db)?;
+        Ok(current.0)
     }
+
     /// The state as of the last `apply`.
     pub fn view(&self) -> Result<View> {
-        absent()
+        Ok(View::new(self.database.begin_read().map_err(db)?))
     }
 }
 
-impl View {
-    /// Position that this view shows.
-    pub fn applied(&self) -> Result<LogPosition> {
-        absent()
+/// A transaction that is durable when it is committed, and leaves nothing to repair.
+fn checkpoint_transaction(database: &Database) -> Result<redb::WriteTransaction> {
+    let mut transaction = database.begin_write().map_err(db)?;
+    transaction.set_durability(Durability::Immediate).map_err(db)?;
+    transaction.set_two_phase_commit(true);
+    transaction.set_quick_repair(true);
+    Ok(transaction)
+}
+
+/// What `tables` says of the state as a whole.
+fn check_format(found: u16) -> Result<()> {
+    if found == tables::FORMAT {
+        return Ok(());
     }
-    /// Sums over the volume.
-    pub fn totals(&self) -> Result<Totals> {
-        absent()
-    }
-    /// All classes.
-    pub fn classes(&self) -> Result<Vec<(ClassId, Class)>> {
-        absent()
-    }
-    /// One class.
-    pub fn class(&self, _id: ClassId) -> Result<Option<Class>> {
-        absent()
-    }
-    /// One inode. Orphans are found; inodes in the reaping queue are not.
-    pub fn inode(&self, _ino: Ino) -> Result<Option<Inode>> {
-        absent()
-    }
-    /// What a name leads to.
-    pub fn lookup(&self, _parent: Ino, _name: &[u8]) -> Result<Option<(Ino, FileKind)>> {
-        absent()
-    }
-    /// A name's inode: `lookup` and `inode` in one.
-    pub fn lookup_inode(&self, _parent: Ino, _name: &[u8]) -> Result<Option<Inode>> {
-        absent()
-    }
-    /// Up to `limit` entries of a directory behind `after` (0 starts), in cookie order, without `.` and `..`.
-    pub fn list(&self, _dir: Ino, _after: u64, _limit: usize) -> Result<Vec<DirEntry>> {
-        absent()
-    }
-    /// Content of a chunk, as far as it is in extents and hot bytes (inline content is in the inode).
-    pub fn chunk(&self, _inode: &Inode, _chunk: ChunkIndex) -> Result<ChunkView> {
-        absent()
-    }
-    /// Up to `limit` chunks from `from` on that have extents or hot bytes.
-    pub fn data_chunks(
-        &self,
-        _inode: &Inode,
-        _from: ChunkIndex,
-        _limit: usize,
-    ) -> Result<Vec<ChunkIndex>> {
-        absent()
-    }
-    /// Value of an attribute.
-    pub fn xattr(&self, _ino: Ino, _name: &[u8]) -> Result<Option<Vec<u8>>> {
-        absent()
-    }
-    /// Names of all attributes.
-    pub fn xattrs(&self, _ino: Ino) -> Result<Vec<Vec<u8>>> {
-        absent()
-    }
-    /// A live stripe.
-    pub fn stripe(&self, _id: StripeId) -> Result<Option<StripeRecord>> {
-        absent()
-    }
-    /// How much of a live stripe is in use.
-    pub fn stripe_usage(&self, _id: StripeId) -> Result<Option<StripeUsage>> {
-        absent()
-    }
-    /// Up to `limit` live stripes behind `after`, in order of id, each with the bytes of its live frames.
-    pub fn stripes(
-        &self,
-        _after: Option<StripeId>,
-        _limit: usize,
-    ) -> Result<Vec<(StripeRecord, u64)>> {
-        absent()
-    }
-    /// Up to `limit` stripes of the delete queue behind `after`.
-    pub fn dead_stripes(
-        &self,
-        _after: Option<StripeId>,
-        _limit: usize,
-    ) -> Result<Vec<StripeRecord>> {
-        absent()
-    }
-    /// Owners of a shared slot; empty for a slot with a single owner (which the slot table names).
-    pub fn owners(&self, _stripe: StripeId, _slot: SlotIndex) -> Result<Vec<SegmentAddress>> {
-        absent()
-    }
-    /// Up to `limit` orphans behind `after`.
-    pub fn orphans(&self, _after: Option<Ino>, _limit: usize) -> Result<Vec<Ino>> {
-        absent()
-    }
-    /// Whether the reaping queue has work.
-    pub fn reap_pending(&self) -> Result<bool> {
-        absent()
-    }
-    /// Up to `limit` files with hot extents behind `after`, with their hot bytes.
-    pub fn hot_files(&self, _after: Option<Ino>, _limit: usize) -> Result<Vec<(Ino, u64)>> {
-        absent()
-    }
-    /// Up to `limit` inodes behind `after`, orphans and those being reaped included.
-    pub fn inodes(&self, _after: Option<Ino>, _limit: usize) -> Result<Vec<Inode>> {
-        absent()
-    }
-    /// Parent directories of an inode (several for hard links), without names.
-    pub fn parents(&self, _ino: Ino) -> Result<Vec<Ino>> {
-        absent()
-    }
+    let known = tables::FORMAT;
+    Err(Error::refused(format!(
+        "the metadata has format {found}; this program knows {known}: use a newer ironfs"
+    )))
+}
+
+/// The totals row.
+fn decode_totals(row: &[u8]) -> Result<Totals> {
+    rows::decode_totals(row)
 }

@@ -516,13 +516,13 @@ fn take_file(r: &mut Reader<'_>) -> Decoded<FileUpdate> {
     })
 }
 
-pub(crate) fn put_address(w: &mut Writer, address: &SegmentAddress) {
+fn put_address(w: &mut Writer, address: &SegmentAddress) {
     w.u64(address.ino.0);
     w.u32(address.chunk.0);
     w.u16(address.segment.0);
 }
 
-pub(crate) fn take_address(r: &mut Reader<'_>) -> Decoded<SegmentAddress> {
+fn take_address(r: &mut Reader<'_>) -> Decoded<SegmentAddress> {
     let address = SegmentAddress {
         ino: Ino(r.u64()?),
         chunk: ChunkIndex(r.u32()?),
