@@ -165,6 +165,23 @@ impl MirrorFile {
         pages.replicas.iter().map(|replica| (replica.disk, replica.is_alive())).collect()
     }
 
+    /// Takes a further replica that is a copy already: its header is the same, so the pages that count are too.
+    /// Only before redb opens this file. Answers false, and leaves `file` as it is, if it is no copy.
+    pub fn attach(&self, disk: DiskId, file: Arc<dyn DiskFile>) -> Result<bool> {
+        let _one = self.shared.sync_lock();
+        let mut sector = [0; SECTOR_BYTES];
+        file.read(0, &mut sector)?;
+        let mut pages = self.shared.write();
+        let same = open_header(&sector).is_ok_and(|header| header == pages.synced_header);
+        if !same || pages.replicas.len() >= REPLICAS_MAX {
+            return Ok(false);
+        }
+        // A crash may have cut only some of the files to their new length; what counts is within the shorter one.
+        file.set_len(replica_bytes(pages.count))?;
+        pages.replicas.push(Replica::new(disk, file));
+        Ok(true)
+    }
+
     /// Starts a further replica in `file`, whatever it held before. It gets all writes from now on; what was there
     /// before follows by `copy_step`, and it counts from `finish` on. One at a time.
     pub fn add_replica(&self, disk: DiskId, file: Arc<dyn DiskFile>) -> Result<()> {

@@ -94,6 +94,12 @@ impl LogWriter {
         let length = batch.bytes().len() as u64;
         let current = match self.current.take() {
             Some(current) if current.offset + length <= current.capacity => current,
+            // Nothing but empty batches is in this file, and the next one would have the same name.
+            Some(current) if self.files.last() == Some(&batch.first()) => {
+                let capacity = current.offset + length;
+                current.file.set_len(capacity)?;
+                Current { capacity, ..current }
+            }
             Some(_) | None => self.roll(batch, length)?,
         };
         current.file.write(current.offset, batch.bytes())?;
