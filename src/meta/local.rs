@@ -1,20 +1,45 @@
 //! The log of an embedded volume: orders, applies and makes durable in this process. Knows nothing of FUSE, stripes
 //! or the network.
+//!
+//! Commands are encoded, applied by one job at a time, and kept in memory until the state is durable behind them.
+//! A *round* takes what was applied since the last one and appends it on all log disks at once. The member list names
+//! only disks that are complete: a disk joins by getting a copy of the state and the log from there, and is named
+//! after that. So every list can be recovered from by itself.
+//!
+//! Locks, in this order: `side` (durability and members), `gate` (whoever changes the state), `order` and `state`
+//! (short, never across a wait).
 
 use crate::disk::superblock::{MemberList, MemberState};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Posix, Result};
+use crate::limits::COMMAND_BYTES_MAX;
 use crate::meta::client::Views;
 use crate::meta::command::Command;
 use crate::meta::store::View;
 use crate::meta::{Log, Reply};
 use crate::types::{DiskId, Epoch, LogPosition};
 use futures_util::future::BoxFuture;
-use tokio::sync::watch;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::sync::{oneshot, watch};
+use tokio_util::task::TaskTracker;
+
+mod members;
+mod order;
+mod rounds;
+pub(crate) mod state;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use order::{Start, StateHandle};
+
+use order::{Proposal, Shared, position};
 
 /// The ordered log of an embedded volume and the state that it is applied to.
 #[derive(Debug)]
 pub struct LocalLog {
-    members: watch::Sender<MemberList>,
+    shared: Arc<Shared>,
+    /// Rounds and ticks run to their end even if their caller goes away.
+    tasks: TaskTracker,
 }
 
 /// Figures for `status` and metrics.
@@ -35,65 +60,161 @@ pub struct LogStatus {
 }
 
 impl LocalLog {
+    /// The log that recovery has prepared. No disk has it yet: `begin` does that.
+    pub(crate) fn new(start: Start) -> Self {
+        Self { shared: Arc::new(Shared::new(start)), tasks: TaskTracker::new() }
+    }
+
+    /// Begins a new chain on `preferred` disks and others until enough have the log and the state, and puts `list`
+    /// in force with them. Everything recovered is durable under the new epoch then.
+    pub(crate) async fn begin(
+        &self,
+        list: MemberList,
+        preferred: Vec<DiskId>,
+        old: Epoch,
+    ) -> Result<()> {
+        let shared = self.shared.clone();
+        self.detached(async move { shared.begin(list, preferred, old).await }).await
+    }
+
     /// The member list in force.
     pub fn members(&self) -> MemberList {
-        self.members.borrow().clone()
+        self.shared.members.borrow().clone()
     }
 
     /// Tells each new epoch.
     pub fn epochs(&self) -> watch::Receiver<MemberList> {
-        self.members.subscribe()
+        self.shared.members.subscribe()
     }
 
     /// Epoch of the member list in force.
     pub fn epoch(&self) -> Epoch {
-        self.members.borrow().epoch
+        self.shared.members.borrow().epoch
     }
 
-    /// Records the state of a disk in the member list. Durable on return.
+    /// Records the state of a disk in the member list. Durable on return. May be cancelled: it goes on.
+    ///
+    /// Errors: `Refused` if there is no such disk; `ReadOnly` if the log has stopped.
     pub async fn set_disk_state(&self, disk: DiskId, state: MemberState) -> Result<()> {
-        std::future::ready(()).await;
-        Err(Error::internal(format!("set disk {disk} to {state:?}")))
+        let shared = self.shared.clone();
+        self.detached(async move { shared.set_disk_state(disk, state).await }).await
     }
 
     /// Figures for people.
     pub fn status(&self) -> LogStatus {
-        LogStatus::default()
+        let list = self.shared.members.borrow().clone();
+        LogStatus {
+            applied: self.applied(),
+            durable: self.durable(),
+            checkpointed: position(&self.shared.checkpointed),
+            disks: list.log.iter().map(|member| member.disk).collect(),
+            wanted: self.shared.wanted(&list),
+            read_only: self.shared.stopped(),
+        }
     }
 
     /// Does what is due: flush, checkpoint, trim, member changes, copies of the state. Called every 100 ms by a
-    /// task of the volume. Must not be cancelled half-way.
+    /// task of the volume. May be cancelled: it goes on.
     pub async fn tick(&self) -> Result<()> {
-        std::future::ready(()).await;
-        Ok(())
+        if self.shared.stopped().is_some() {
+            return Ok(());
+        }
+        let shared = self.shared.clone();
+        self.detached(async move { shared.tick().await }).await
+    }
+
+    /// Makes the state durable as it is now. May be cancelled: it goes on.
+    pub async fn checkpoint(&self) -> Result<()> {
+        self.shared.check_running()?;
+        let shared = self.shared.clone();
+        self.detached(async move { shared.checkpoint_now().await }).await
     }
 
     /// Syncs, checkpoints and closes. Later calls answer `ReadOnly`.
     pub async fn shutdown(&self) -> Result<()> {
-        self.sync().await
+        if self.shared.stopped().is_some() {
+            return self.sync().await;
+        }
+        let shared = self.shared.clone();
+        self.detached(async move { shared.shutdown().await }).await
+    }
+
+    async fn detached<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let ended = |error| Error::with_source(ErrorKind::Internal, "run a task of the log", error);
+        self.tasks.spawn(work).await.map_err(ended)?
+    }
+
+    async fn order(&self, commands: Vec<Command>) -> Result<(Vec<Reply>, LogPosition)> {
+        self.shared.check_running()?;
+        if commands.is_empty() {
+            return Ok((Vec::new(), self.applied()));
+        }
+        let encoded: Vec<_> = commands.iter().map(state::encode).collect();
+        if encoded.iter().any(|bytes| bytes.len() > COMMAND_BYTES_MAX) {
+            return Err(Error::internal(format!("a command exceeds {COMMAND_BYTES_MAX} bytes")));
+        }
+        while self.shared.is_full() {
+            self.sync().await?;
+        }
+        let (answer, mut answered) = oneshot::channel();
+        self.shared.submit(Proposal { commands, encoded, answer });
+        {
+            let _gate = self.shared.gate.lock().await;
+            // Whoever had the gate before may have taken these commands along.
+            if let Ok(answer) = answered.try_recv() {
+                return answer;
+            }
+            let shared = self.shared.clone();
+            self.shared.queue.run(move || Ok(shared.apply_waiting())).await?;
+        }
+        answered.await.map_err(|_closed| Error::internal("the log gave no answer"))?
     }
 }
 
 impl Log for LocalLog {
     fn propose(&self, commands: Vec<Command>) -> BoxFuture<'_, Result<(Vec<Reply>, LogPosition)>> {
-        Box::pin(async move { Err(Error::internal(format!("propose {}", commands.len()))) })
+        Box::pin(self.order(commands))
     }
 
     fn sync(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { Err(Error::internal("sync")) })
+        Box::pin(async move {
+            let target = self.applied();
+            if self.durable() >= target {
+                return Ok(());
+            }
+            self.shared.check_running()?;
+            let shared = self.shared.clone();
+            self.detached(async move { shared.sync_to(target).await }).await
+        })
     }
 
     fn durable(&self) -> LogPosition {
-        LogPosition(0)
+        position(&self.shared.durable)
     }
 
     fn applied(&self) -> LogPosition {
-        LogPosition(0)
+        position(&self.shared.applied)
     }
 }
 
 impl Views for LocalLog {
     fn view(&self) -> Result<View> {
-        Err(Error::internal("view"))
+        self.shared.store().view()
+    }
+}
+
+/// What a log that has stopped answers.
+fn read_only(reason: &str) -> Error {
+    Error::new(ErrorKind::Posix(Posix::ReadOnly), format!("the volume is read-only: {reason}"))
+}
+
+impl Drop for LocalLog {
+    /// Nothing that was not synced may become durable behind the log's back: redb commits when it is dropped.
+    fn drop(&mut self) {
+        self.shared.fence();
+        self.shared.closed.store(true, Ordering::SeqCst);
     }
 }

@@ -1,0 +1,352 @@
+//! Which disks keep the log and the state: dropping those that fail, making others complete, and writing the list.
+
+use super::order::{Shared, position};
+use super::read_only;
+use super::rounds::Side;
+use super::state::{begin_copy, promote};
+use crate::disk::set::DiskHandle;
+use crate::disk::superblock::{self, LogMember, MemberList, MemberState, Superblock};
+use crate::error::{Error, Result};
+use crate::meta::log::record::Batch;
+use crate::meta::log::{Chain, LogDisk, LogWriter, SILENT, remove_chains};
+use crate::types::{DiskId, Epoch};
+use futures_util::future::join_all;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Pages of the state that one step copies to a new disk: 4 MiB.
+const COPY_PAGES: u64 = 1024;
+/// Steps of one tick: a tick stays short, and 100 MiB/s are copied.
+const COPY_STEPS: usize = 4;
+/// How long a disk that failed to keep the log is not tried again.
+const AVOID: Duration = Duration::from_secs(10);
+
+impl Shared {
+    /// Log disks that there should be.
+    pub(super) fn wanted(&self, list: &MemberList) -> usize {
+        let usable = |handle: &Arc<DiskHandle>| is_usable(list, handle.id);
+        let healthy = self.disks.healthy().iter().filter(|handle| usable(handle)).count();
+        (1 + usize::from(list.tolerance)).min(healthy)
+    }
+
+    /// A log disk failed: it counts no longer, and the list has to follow before anything is acknowledged.
+    pub(super) fn lose(&self, side: &mut Side, disk: DiskId, error: &Error) {
+        tracing::warn!(disk = disk.get(), %error, "a disk has left the metadata log");
+        self.disks.report(disk, error);
+        side.log.remove(disk);
+        side.failed.insert(disk);
+        side.avoid.insert(disk, Instant::now() + AVOID);
+    }
+
+    /// Drops log disks that are down, or whose copy of the state died.
+    pub(super) async fn drop_lost(&self, side: &mut Side) -> Result<()> {
+        let dead = self.deaths.take();
+        for disk in side.log.disks() {
+            if self.disks.get(disk).is_none() {
+                self.lose(side, disk, &Error::unavailable("the disk is down"));
+            } else if dead.contains(&disk) {
+                self.lose(side, disk, &Error::corrupt("its copy of the state is lost"));
+            }
+        }
+        if side.joining.is_some_and(|disk| dead.contains(&disk)) {
+            side.joining = None;
+        }
+        if side.failed.is_empty() { Ok(()) } else { self.replace_failed(side).await }
+    }
+
+    /// Puts a list in force without the disks that failed.
+    pub(super) async fn replace_failed(&self, side: &mut Side) -> Result<()> {
+        let list = self.members.borrow().clone();
+        self.change(side, list).await
+    }
+
+    /// Records the state of a disk.
+    pub(super) async fn set_disk_state(&self, disk: DiskId, state: MemberState) -> Result<()> {
+        let mut side = self.side.lock().await;
+        self.check_running()?;
+        let mut list = self.members.borrow().clone();
+        let member = list.disks.iter_mut().find(|member| member.disk == disk);
+        let member = member.ok_or_else(|| Error::refused(format!("there is no disk {disk}")))?;
+        if member.state == state {
+            return Ok(());
+        }
+        member.state = state;
+        if state == MemberState::Healthy {
+            side.avoid.remove(&disk);
+        } else if side.log.disks().contains(&disk) {
+            side.log.remove(disk);
+            side.failed.insert(disk);
+        }
+        self.change(&mut side, list).await
+    }
+
+    /// Follows the largest redundancy of any class.
+    pub(super) async fn follow_classes(&self, side: &mut Side) -> Result<()> {
+        let applied = position(&self.applied);
+        if side.tolerance_at == Some(applied) {
+            return Ok(());
+        }
+        let classes = self.store().view()?.classes()?;
+        let tolerance = classes.iter().map(|(_id, class)| class.scheme.m()).max().unwrap_or(0);
+        side.tolerance_at = Some(applied);
+        let mut list = self.members.borrow().clone();
+        if tolerance <= list.tolerance {
+            return Ok(());
+        }
+        list.tolerance = tolerance;
+        self.change(side, list).await
+    }
+
+    /// Puts `list` in force as the next epoch, with the log disks of `side`. Disks that fail meanwhile are left out;
+    /// until it is in force the number stays, so that no two lists in force have the same.
+    pub(super) async fn change(&self, side: &mut Side, mut list: MemberList) -> Result<()> {
+        let (epoch, log) = {
+            let current = self.members.borrow();
+            (current.epoch, current.log.clone())
+        };
+        (list.previous_epoch, list.epoch, list.previous_log) = (epoch, epoch.next(), log);
+        loop {
+            let members = side.log.disks();
+            list.log.retain(|member| members.contains(&member.disk));
+            for member in &mut list.disks {
+                let down = self.disks.get(member.disk).is_none();
+                if down
+                    && member.state == MemberState::Healthy
+                    && side.failed.contains(&member.disk)
+                {
+                    member.state = MemberState::Down;
+                }
+            }
+            if list.log.is_empty() {
+                self.stop("all disks with the metadata log are gone");
+                return Err(read_only("all disks with the metadata log are gone"));
+            }
+            let failed = self.write_list(&list).await;
+            if failed.is_empty() {
+                break;
+            }
+            for (disk, error) in failed {
+                self.lose(side, disk, &error);
+                // Whatever the reason: a disk that cannot take the list must not be used under it.
+                self.disks.fail(disk, &error);
+            }
+        }
+        tracing::info!(epoch = list.epoch.get(), log = ?members_of(&list), "member list in force");
+        self.members.send_replace(list);
+        self.release_failed(side).await
+    }
+
+    /// Writes the superblocks of all disks in use; answers with those that failed.
+    async fn write_list(&self, list: &MemberList) -> Vec<(DiskId, Error)> {
+        let usable = |handle: &Arc<DiskHandle>| list.member(handle.id).is_some();
+        let handles: Vec<_> = self.disks.healthy().into_iter().filter(usable).collect();
+        let write = |handle: &Arc<DiskHandle>| {
+            let (handle, members) = (handle.clone(), list.clone());
+            let (volume, name) = (self.volume, self.name.clone());
+            async move {
+                let id = handle.id;
+                let disk = handle.disk.clone();
+                let work = handle.queue.run(move || {
+                    let sequence = superblock::probe(&*disk, volume, id)?.sequence + 1;
+                    let next = Superblock { volume, name, disk: id, sequence, members };
+                    superblock::write(&*disk, &next)
+                });
+                let silent = |_elapsed| Err(Error::unavailable("no answer to a superblock"));
+                let answer = tokio::time::timeout(SILENT, work).await.unwrap_or_else(silent);
+                Some((id, answer.err()?))
+            }
+        };
+        join_all(handles.iter().map(write)).await.into_iter().flatten().collect()
+    }
+
+    /// Copies of the state on disks that have left the log get no more writes.
+    async fn release_failed(&self, side: &mut Side) -> Result<()> {
+        let failed = std::mem::take(&mut side.failed);
+        let Some(mirror) = self.state().mirror else { return Ok(()) };
+        let known: Vec<_> = mirror.replicas().into_iter().map(|(disk, _alive)| disk).collect();
+        for disk in failed.into_iter().filter(|disk| known.contains(disk)) {
+            let mirror = mirror.clone();
+            let removed = self.queue.run(move || mirror.remove_replica(disk)).await;
+            if let Err(error) = removed {
+                // It is the last copy that is alive: in use, though nothing is recovered from it.
+                tracing::warn!(disk = disk.get(), %error, "this copy of the state stays in use");
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on making another disk complete, if log disks are missing.
+    pub(super) async fn heal(&self, side: &mut Side) -> Result<()> {
+        let list = self.members.borrow().clone();
+        let disk = match side.joining {
+            Some(disk) => disk,
+            None if side.log.disks().len() < self.wanted(&list) => {
+                let Some(disk) = self.candidate(side, &list) else { return Ok(()) };
+                if let Err(error) = self.start_copy(disk).await {
+                    self.avoid(side, disk, &error);
+                    return Ok(());
+                }
+                side.joining = Some(disk);
+                disk
+            }
+            None => return Ok(()),
+        };
+        match self.copy_some(disk, COPY_STEPS).await {
+            Ok(false) => return Ok(()),
+            Ok(true) => {}
+            Err(error) => {
+                self.avoid(side, disk, &error);
+                return Ok(());
+            }
+        }
+        side.joining = None;
+        if let Err(error) = self.complete(side, disk, None).await {
+            self.avoid(side, disk, &error);
+            return Ok(());
+        }
+        let mut list = self.members.borrow().clone();
+        list.log.push(LogMember { disk, start: position(&self.checkpointed) });
+        for member in list.disks.iter_mut().filter(|member| member.disk == disk) {
+            member.state = MemberState::Healthy;
+        }
+        self.change(side, list).await
+    }
+
+    /// The next disk for the log: on a device of its own if there is one.
+    fn candidate(&self, side: &Side, list: &MemberList) -> Option<DiskId> {
+        let members = side.log.disks();
+        let device = |disk| list.member(disk).map(|member| member.device);
+        let now = Instant::now();
+        let free = |handle: &Arc<DiskHandle>| {
+            let avoided = side.avoid.get(&handle.id).is_some_and(|until| *until > now);
+            is_usable(list, handle.id) && !members.contains(&handle.id) && !avoided
+        };
+        let shared = |disk: DiskId| members.iter().any(|member| device(*member) == device(disk));
+        let mut free: Vec<_> =
+            self.disks.healthy().iter().filter(|h| free(h)).map(|h| h.id).collect();
+        free.sort_by_key(|disk| (shared(*disk), self.disks.is_full(*disk), *disk));
+        free.first().copied()
+    }
+
+    fn avoid(&self, side: &mut Side, disk: DiskId, error: &Error) {
+        tracing::warn!(disk = disk.get(), %error, "cannot give the metadata to this disk");
+        self.disks.report(disk, error);
+        side.joining = None;
+        side.avoid.insert(disk, Instant::now() + AVOID);
+        if let Some(mirror) = self.state().mirror {
+            // Nothing to forget if the copy failed by itself.
+            drop(mirror.remove_replica(disk));
+        }
+    }
+
+    async fn start_copy(&self, disk: DiskId) -> Result<()> {
+        let handle = self.handle(disk)?;
+        let mirror = self.mirror()?;
+        // A copy that has left the log before may be known still.
+        let known = mirror.replicas().iter().any(|(replica, _alive)| *replica == disk);
+        let job = move || {
+            if known {
+                mirror.remove_replica(disk)?;
+            }
+            mirror.add_replica(disk, begin_copy(&*handle.disk)?)
+        };
+        self.queue.run(job).await
+    }
+
+    async fn copy_some(&self, _disk: DiskId, steps: usize) -> Result<bool> {
+        for _step in 0..steps {
+            let mirror = self.mirror()?;
+            if self.queue.run_background(move || mirror.copy_step(COPY_PAGES)).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Finishes the copy of the state, unless the disk has one, and begins the log there. The chain of `keep` stays.
+    async fn complete(&self, side: &mut Side, disk: DiskId, keep: Option<Epoch>) -> Result<()> {
+        let handle = self.handle(disk)?;
+        let mirror = self.mirror()?;
+        let target = handle.disk.clone();
+        let known = mirror.replicas().iter().any(|(replica, _alive)| *replica == disk);
+        if !known {
+            let finish = move || mirror.finish().and_then(|()| promote(&*target));
+            self.queue.run(finish).await?;
+        }
+        let epoch = self.members.borrow().epoch.next();
+        let batch = {
+            let order = self.order();
+            let mut commands = order.from(order.first);
+            let durable = position(&self.durable).get() - order.first.get();
+            commands.truncate(usize::try_from(durable).unwrap_or(usize::MAX));
+            Batch::seal(side.chain, epoch, order.first, &commands)
+        };
+        let (chain, size, target) = (side.chain, self.options.segment_bytes, handle.disk.clone());
+        let begin = move || LogWriter::begin(target, chain, size, keep);
+        let member = LogDisk::new(handle.clone(), handle.queue.run(begin).await?);
+        member.append(Arc::new(batch)).await?;
+        side.log.add(member);
+        Ok(())
+    }
+
+    /// See `LocalLog::begin`: nothing of the epoch found is touched before the new one is in force.
+    pub(super) async fn begin(
+        &self,
+        mut list: MemberList,
+        preferred: Vec<DiskId>,
+        old: Epoch,
+    ) -> Result<()> {
+        let mut side = self.side.lock().await;
+        side.chain = Chain { volume: self.volume, base: list.epoch.next() };
+        list.log.clear();
+        let mut preferred = preferred.into_iter();
+        while side.log.disks().len() < self.wanted(&list) {
+            let next = preferred.next().or_else(|| self.candidate(&side, &list));
+            let Some(disk) = next else { break };
+            if let Err(error) = self.join(&mut side, disk, old).await {
+                self.avoid(&mut side, disk, &error);
+                continue;
+            }
+            list.log.push(LogMember { disk, start: position(&self.checkpointed) });
+        }
+        self.change(&mut side, list).await?;
+        let base = side.chain.base;
+        for disk in side.log.disks() {
+            let handle = self.handle(disk)?;
+            let target = handle.disk.clone();
+            let removed = handle.queue.run(move || remove_chains(&*target, |b| b != base)).await;
+            if let Err(error) = removed {
+                self.lose(&mut side, disk, &error);
+            }
+        }
+        if side.failed.is_empty() { Ok(()) } else { self.replace_failed(&mut side).await }
+    }
+
+    async fn join(&self, side: &mut Side, disk: DiskId, old: Epoch) -> Result<()> {
+        let has_state = |(replica, alive): &(DiskId, bool)| *replica == disk && *alive;
+        if !self.mirror()?.replicas().iter().any(has_state) {
+            self.start_copy(disk).await?;
+            while !self.copy_some(disk, COPY_STEPS).await? {}
+        }
+        self.complete(side, disk, Some(old)).await
+    }
+
+    fn handle(&self, disk: DiskId) -> Result<Arc<DiskHandle>> {
+        let down = || Error::unavailable(format!("disk {disk} is down"));
+        self.disks.get(disk).ok_or_else(down)
+    }
+
+    fn mirror(&self) -> Result<crate::disk::mirror::MirrorFile> {
+        self.state().mirror.ok_or_else(|| read_only("its state is a private copy"))
+    }
+}
+
+/// Whether a disk may keep the log.
+fn is_usable(list: &MemberList, disk: DiskId) -> bool {
+    list.member(disk).is_some_and(|member| member.state != MemberState::Out)
+}
+
+fn members_of(list: &MemberList) -> Vec<u32> {
+    list.log.iter().map(|member| member.disk.get()).collect()
+}
