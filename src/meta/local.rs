@@ -19,7 +19,6 @@ use crate::meta::{Log, Reply};
 use crate::types::{DiskId, Epoch, LogPosition};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
 
@@ -30,7 +29,7 @@ pub(crate) mod state;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use order::{Start, StateHandle};
+pub(crate) use order::{Deaths, Start, StateHandle};
 
 use order::{Proposal, Shared, position};
 
@@ -215,6 +214,5 @@ impl Drop for LocalLog {
     /// Nothing that was not synced may become durable behind the log's back: redb commits when it is dropped.
     fn drop(&mut self) {
         self.shared.fence();
-        self.shared.closed.store(true, Ordering::SeqCst);
     }
 }

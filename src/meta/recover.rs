@@ -1,15 +1,40 @@
 //! Opens the metadata of a volume: which epoch counts, which log and state copies are believed, what is replayed.
 //! Knows nothing of stripes and files.
+//!
+//! Nothing that the epoch found needs is touched before the next one is in force: the tail of the log goes into files
+//! of a new chain, copies of the state are made beside the old ones, and only then the superblocks follow. So a crash
+//! in here leaves either the old epoch as it was, or the new one complete.
 
 use crate::class::Class;
 use crate::disk::Disk;
+use crate::disk::mirror::OnDead;
 use crate::disk::queue::DiskQueue;
-use crate::disk::set::DiskSet;
-use crate::disk::superblock::Superblock;
+use crate::disk::set::{DiskHandle, DiskSet};
+use crate::disk::superblock::{MemberList, MemberState, Superblock};
 use crate::error::{Error, Result};
-use crate::meta::local::LocalLog;
-use crate::types::{Incarnation, Timestamp, VolumeId};
+use crate::meta::Log;
+use crate::meta::client::Views;
+use crate::meta::command::Command;
+use crate::meta::local::state::{Overlay, open_copy, open_mirror, read_clean, replay};
+use crate::meta::local::{Deaths, LocalLog, Start, StateHandle};
+use crate::meta::log::merge::Merged;
+use crate::meta::log::scan::scan;
+use crate::meta::store::Store;
+use crate::types::{DiskId, Incarnation, LogPosition, Timestamp, VolumeId};
+use bytes::Bytes;
 use std::sync::Arc;
+
+mod choose;
+mod create;
+#[cfg(test)]
+mod tests;
+
+pub use create::format;
+
+/// redb's cache while a copy of the state is only asked for its position.
+const PEEK_CACHE_BYTES: usize = 1 << 20;
+/// Most jobs that wait for the thread that changes the state.
+const QUEUE_DEPTH: usize = 1024;
 
 /// A disk that is there and has a superblock. The caller has locked it.
 #[derive(Debug)]
@@ -86,14 +111,277 @@ impl Default for OpenOptions {
 ///
 /// Errors: `Refused` with a sentence that names what is missing, or what does not belong together.
 pub async fn open(present: Vec<PresentDisk>, options: OpenOptions) -> Result<Opened> {
-    std::future::ready(()).await;
-    Err(Error::internal(format!("open {} disks with {options:?}", present.len())))
+    let found = choose::choose(&present)?;
+    let absent = found.list.disks.iter().filter(|member| {
+        let here = present.iter().any(|disk| disk.superblock.disk == member.disk);
+        member.state != MemberState::Out && !here
+    });
+    let absent: Vec<_> = absent.cloned().collect();
+    if absent.len() > usize::from(found.list.tolerance) && !options.read_only {
+        let paths: Vec<_> = absent.iter().map(|m| format!("{} ({})", m.disk, m.path)).collect();
+        return Err(Error::refused(format!(
+            "volume {} needs more of its disks: {} are absent, at most {} may be, or newer changes could be \
+             overlooked. Connect disks {}, or mount read-only",
+            found.name,
+            absent.len(),
+            found.list.tolerance,
+            paths.join(", ")
+        )));
+    }
+    let queue = match present.iter().any(|disk| matches!(disk.queue, DiskQueue::Inline)) {
+        true => DiskQueue::Inline,
+        false => DiskQueue::threads("meta", 1, QUEUE_DEPTH)?,
+    };
+    let believed: Vec<_> = found.believed(&present);
+    let disks = disk_set(&found.list, present);
+    let survey = Survey::take(&found, &disks, believed).await?;
+    let deaths = Deaths::default();
+    let state = {
+        let (disks, survey, deaths) = (disks.clone(), survey.clone(), deaths.clone());
+        queue.run(move || survey.state(&disks, &deaths, options)).await?
+    };
+    let end = state.at.advance(state.tail.len() as u64);
+    let clean = survey.clean.contains(&(found.list.epoch, end)) && state.tail.is_empty();
+    let preferred = [state.disks.clone(), survey.disks()].concat();
+    let log = Arc::new(LocalLog::new(Start {
+        volume: found.volume,
+        name: found.name.clone(),
+        disks: disks.clone(),
+        members: found.list.clone(),
+        queue,
+        options,
+        state: state.handle,
+        deaths,
+        checkpointed: state.at,
+        recent: state.tail.into(),
+        stopped: options.read_only.then(|| String::from("it was mounted so")),
+    }));
+    let mut incarnation = log.view()?.totals()?.incarnation;
+    if !options.read_only {
+        log.begin(next_list(&found.list, &disks), dedup(preferred), survey.base).await?;
+        incarnation = Incarnation(incarnation.get() + 1);
+        let (replies, _end) = log.propose(vec![Command::StartMount { incarnation }]).await?;
+        replies.into_iter().collect::<Result<Vec<_>, _>>()?;
+        log.sync().await?;
+        log.checkpoint().await?;
+    }
+    let (volume, name, complete) = (found.volume, found.name, absent.is_empty());
+    Ok(Opened { log, disks, volume, name, incarnation, clean, complete })
 }
 
-/// Makes a new volume on empty disks (locked by the caller), numbered from 1 in their order. Durable on return.
-///
-/// Errors: `Refused` if a disk is not empty.
-pub async fn format(disks: Vec<(Arc<dyn Disk>, DiskQueue)>, new: NewVolume) -> Result<()> {
-    std::future::ready(()).await;
-    Err(Error::internal(format!("format {} disks as {new:?}", disks.len())))
+/// What the log disks hold.
+#[derive(Clone, Debug)]
+struct Survey {
+    log: Arc<Merged>,
+    /// Base of the newest chain.
+    base: crate::types::Epoch,
+    /// Copies of the state that open, and how far each is; the furthest first.
+    copies: Vec<(DiskId, LogPosition)>,
+    /// What was wrong with others.
+    complaints: Vec<String>,
+    /// Where the volume was closed, as the disks say.
+    clean: Vec<(crate::types::Epoch, LogPosition)>,
+    /// Disks with a log, whatever their state.
+    members: Vec<DiskId>,
+}
+
+/// The state, recovered.
+#[derive(Debug)]
+struct Recovered {
+    handle: StateHandle,
+    /// Disks whose copies are in use.
+    disks: Vec<DiskId>,
+    /// Where the copies are durable.
+    at: LogPosition,
+    /// Commands from there on; they are applied.
+    tail: Vec<Bytes>,
+}
+
+impl Survey {
+    async fn take(
+        found: &choose::Found,
+        disks: &Arc<DiskSet>,
+        believed: Vec<DiskId>,
+    ) -> Result<Self> {
+        let (volume, epoch) = (found.volume, found.list.epoch);
+        let mut logs = Vec::new();
+        let mut survey = Self {
+            log: Arc::default(),
+            base: epoch,
+            copies: Vec::new(),
+            complaints: Vec::new(),
+            clean: Vec::new(),
+            members: Vec::new(),
+        };
+        for handle in believed.into_iter().filter_map(|disk| disks.get(disk)) {
+            let (id, disk) = (handle.id, handle.disk.clone());
+            let log = handle.queue.run(move || scan(&*disk, volume, epoch)).await;
+            match log {
+                Ok(Some(log)) => {
+                    if log.damaged > 0 {
+                        tracing::warn!(disk = id.get(), count = log.damaged, "damaged log records");
+                    }
+                    logs.push(log);
+                    survey.members.push(id);
+                }
+                Ok(None) => survey.complaints.push(format!("disk {id} has no log")),
+                Err(error) => {
+                    disks.report(id, &error);
+                    survey.complaints.push(format!("disk {id}: {error}"));
+                }
+            }
+            let peeked = handle.clone();
+            match handle.queue.run(move || peek(&peeked)).await {
+                Ok(at) => survey.copies.push((id, at)),
+                Err(error) => survey.complaints.push(format!("disk {id}: {error}")),
+            }
+            let disk = handle.disk.clone();
+            survey.clean.extend(handle.queue.run(move || Ok(read_clean(&*disk))).await?);
+        }
+        let newest = logs.iter().map(|log| log.base).max();
+        let Some(base) = newest else {
+            return Err(Error::refused(format!(
+                "no log disk of epoch {epoch} of volume {} is there and intact ({}). Connect one of disks {}",
+                found.name,
+                survey.complaints.join("; "),
+                ids(found.list.log.iter().map(|member| member.disk))
+            )));
+        };
+        logs.retain(|log| log.base == base);
+        survey.base = base;
+        survey.log = Arc::new(Merged::new(logs));
+        survey.copies.sort_by_key(|(disk, at)| (std::cmp::Reverse(*at), *disk));
+        Ok(survey)
+    }
+
+    fn disks(&self) -> Vec<DiskId> {
+        self.members.clone()
+    }
+
+    /// The furthest copy of the state that the log reaches and that takes the rest of it.
+    fn state(
+        &self,
+        disks: &Arc<DiskSet>,
+        deaths: &Deaths,
+        options: OpenOptions,
+    ) -> Result<Recovered> {
+        let mut complaints = self.complaints.clone();
+        for (disk, at) in &self.copies {
+            let tail = match self.log.tail(*at) {
+                Ok(tail) => tail,
+                Err(error) => {
+                    complaints.push(format!("disk {disk}: {error}"));
+                    continue;
+                }
+            };
+            let opened = match disks.get(*disk) {
+                Some(handle) if options.read_only => private(&handle, options.cache_bytes),
+                Some(handle) => self.shared(&handle, *at, disks, deaths, options.cache_bytes),
+                None => continue,
+            };
+            let opened = opened.and_then(|(handle, used)| {
+                let replayed = replay(&handle.store, *at, tail.iter());
+                if let (Err(_), Some(mirror)) = (&replayed, &handle.mirror) {
+                    mirror.fence();
+                }
+                replayed.map(|()| (handle, used))
+            });
+            match opened {
+                Ok((handle, disks)) => return Ok(Recovered { handle, disks, at: *at, tail }),
+                Err(error) => complaints.push(format!("disk {disk}: {error}")),
+            }
+        }
+        Err(Error::refused(format!(
+            "the metadata cannot be recovered from these disks: {}",
+            complaints.join("; ")
+        )))
+    }
+
+    /// The copy on one disk and those that are equal to it.
+    fn shared(
+        &self,
+        handle: &DiskHandle,
+        at: LogPosition,
+        disks: &Arc<DiskSet>,
+        deaths: &Deaths,
+        cache_bytes: usize,
+    ) -> Result<(StateHandle, Vec<DiskId>)> {
+        let mirror = open_mirror(handle, deaths.listener(disks.clone()))?;
+        let mut used = vec![handle.id];
+        let equals = self.copies.iter().filter(|(disk, other)| *disk != handle.id && *other == at);
+        for other in equals.filter_map(|(disk, _at)| disks.get(*disk)) {
+            let file = open_copy(&*other.disk, crate::disk::OpenMode::Write);
+            match file.and_then(|file| mirror.attach(other.id, file)) {
+                Ok(true) => used.push(other.id),
+                Ok(false) => {}
+                Err(error) => drop(disks.report(other.id, &error)),
+            }
+        }
+        let store =
+            Store::open(mirror.clone(), cache_bytes).inspect_err(|_error| mirror.fence())?;
+        if store.applied() != at {
+            mirror.fence();
+            return Err(Error::corrupt(format!("the state is at {}, not {at}", store.applied())));
+        }
+        Ok((StateHandle { store: Arc::new(store), mirror: Some(mirror) }, used))
+    }
+}
+
+/// How far the copy of the state on a disk is. Writes nothing there.
+fn peek(handle: &DiskHandle) -> Result<LogPosition> {
+    let (state, _disks) = private(handle, PEEK_CACHE_BYTES)?;
+    Ok(state.store.applied())
+}
+
+fn private(handle: &DiskHandle, cache_bytes: usize) -> Result<(StateHandle, Vec<DiskId>)> {
+    let quiet: OnDead = Arc::new(|disk, error| {
+        tracing::warn!(disk = disk.get(), %error, "a copy of the metadata is damaged");
+    });
+    let store = Store::open(Overlay::open(handle, quiet)?, cache_bytes)?;
+    Ok((StateHandle { store: Arc::new(store), mirror: None }, vec![handle.id]))
+}
+
+fn disk_set(list: &MemberList, present: Vec<PresentDisk>) -> Arc<DiskSet> {
+    let mut handles: Vec<_> = present
+        .into_iter()
+        .map(|disk| {
+            let PresentDisk { disk, queue, superblock } = disk;
+            Arc::new(DiskHandle { id: superblock.disk, disk, queue })
+        })
+        .collect();
+    let slot = |member: &crate::disk::superblock::Member| {
+        let at = handles.iter().position(|handle| handle.id == member.disk);
+        (member.disk, member.path.clone(), at.map(|at| handles.swap_remove(at)))
+    };
+    Arc::new(DiskSet::new(list.disks.iter().map(slot).collect()))
+}
+
+/// The list for this mount: who is there is healthy, who is not is down.
+fn next_list(list: &MemberList, disks: &DiskSet) -> MemberList {
+    let mut next = list.clone();
+    for member in next.disks.iter_mut().filter(|member| member.state != MemberState::Out) {
+        let handle = disks.get(member.disk);
+        member.state = match &handle {
+            Some(_) => MemberState::Healthy,
+            None => MemberState::Down,
+        };
+        if let Some(handle) = handle {
+            member.path = handle.disk.label();
+        }
+    }
+    next
+}
+
+fn dedup(disks: Vec<DiskId>) -> Vec<DiskId> {
+    let mut seen = Vec::new();
+    for disk in disks {
+        if !seen.contains(&disk) {
+            seen.push(disk);
+        }
+    }
+    seen
+}
+
+fn ids(disks: impl Iterator<Item = DiskId>) -> String {
+    disks.map(|disk| disk.to_string()).collect::<Vec<_>>().join(", ")
 }

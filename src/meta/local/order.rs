@@ -14,7 +14,7 @@ use crate::meta::store::Store;
 use crate::types::{DiskId, LogPosition, VolumeId};
 use bytes::Bytes;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -116,8 +116,6 @@ pub(super) struct Shared {
     pub(super) applied: AtomicU64,
     pub(super) durable: AtomicU64,
     pub(super) checkpointed: AtomicU64,
-    /// Set when the owner is gone.
-    pub(super) closed: AtomicBool,
     pub(super) deaths: Deaths,
     waiting: Mutex<Vec<Proposal>>,
     order: Mutex<Order>,
@@ -175,7 +173,6 @@ impl Shared {
             applied: AtomicU64::new(applied),
             durable: AtomicU64::new(applied),
             checkpointed: AtomicU64::new(start.checkpointed.get()),
-            closed: AtomicBool::new(false),
             deaths: start.deaths,
             waiting: Mutex::new(Vec::new()),
             order: Mutex::new(order),

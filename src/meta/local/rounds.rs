@@ -153,8 +153,6 @@ impl Shared {
     /// Syncs, checkpoints, notes that the volume was closed, and closes.
     pub(super) async fn shutdown(&self) -> Result<()> {
         let mut side = self.side.lock().await;
-        let gate = self.gate.lock().await;
-        drop(gate);
         self.checkpoint(&mut side).await?;
         let gate = self.gate.lock().await;
         self.round(&mut side).await?;
