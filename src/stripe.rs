@@ -4,6 +4,11 @@
 pub mod frame;
 pub mod layout;
 pub mod pack;
+mod payload;
+mod put;
 pub mod reader;
+pub mod rebuild;
 pub mod slots;
+#[cfg(test)]
+mod testing;
 pub mod writer;

@@ -2,13 +2,18 @@
 
 use crate::class::Class;
 use crate::cpu::Cpu;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::extent::FrameRef;
-use crate::net::{Peers, Priority};
-use crate::stripe::layout::StripeRecord;
-use crate::types::{ClassId, DiskId, Epoch, NodeId, SegmentAddress, StripeId};
+use crate::net::{Peers, Priority, Seal, ShardHeader, ShardKey};
+use crate::stripe::layout::{NO_DISK, StripeRecord};
+use crate::stripe::payload::Payload;
+use crate::stripe::put::Channel;
+use crate::types::{ClassId, DiskId, Epoch, NodeId, SegmentAddress, ShardIndex, StripeId};
 use bytes::Bytes;
+use futures_util::future::{join, join_all};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// A segment to be written.
 #[derive(Clone, Debug)]
@@ -54,17 +59,47 @@ pub struct Written {
     pub frames: Vec<FrameRef>,
 }
 
+/// How long a disk may be silent before another takes its shard.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Cells that wait for one shard while the others go on.
+const CELLS_AHEAD: usize = 4;
+
 /// Writes stripes through the peers.
 #[derive(Clone, Debug)]
 pub struct StripeWriter {
     peers: Arc<dyn Peers>,
     cpu: Arc<Cpu>,
+    timeout: Duration,
+}
+
+/// A shard and the disk that is to take it.
+#[derive(Clone, Copy, Debug)]
+struct Assignment {
+    index: ShardIndex,
+    node: NodeId,
+    disk: DiskId,
+}
+
+/// What became of the shards so far.
+#[derive(Debug)]
+struct Progress {
+    disks: Vec<DiskId>,
+    /// Where each good shard is and its root.
+    good: Vec<Option<(Assignment, [u8; 32])>>,
+    /// Why puts failed.
+    errors: Vec<Error>,
 }
 
 impl StripeWriter {
     /// Writes through `peers`, computing on `cpu`.
     pub fn new(peers: Arc<dyn Peers>, cpu: Arc<Cpu>) -> Self {
-        Self { peers, cpu }
+        Self { peers, cpu, timeout: CALL_TIMEOUT }
+    }
+
+    /// The same writer, which gives up on a call after `timeout`.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// Writes `segments` (not empty; payload within `STRIPE_PAYLOAD_BYTES_MAX`, slots within
@@ -75,7 +110,170 @@ impl StripeWriter {
     /// Errors: `NoSpace` when disks are full and too few others remain; `Unavailable` when fewer than k + 1
     /// shards (k where no more than k disks exist) can be made durable.
     pub async fn write(&self, target: Target, segments: Vec<NewSegment>) -> Result<Written> {
-        let _ = (target, segments, &self.peers, &self.cpu);
-        Err(Error::internal("stripe writer"))
+        let payload = Arc::new(Payload::seal(&self.cpu, target.class, segments).await?);
+        let seal = Seal {
+            payload_bytes: payload.table.payload_bytes(),
+            slot_table: Bytes::from(payload.table.encode()),
+        };
+        let progress = self.put_all(&target, &payload, &seal).await;
+        if let Err(error) = enough(&target, &progress) {
+            let good = progress.good.iter().flatten();
+            join_all(good.map(|(assignment, _root)| self.discard(&target, *assignment))).await;
+            return Err(error);
+        }
+        for error in &progress.errors {
+            tracing::warn!(stripe = %target.id, %error, "a shard could not be put");
+        }
+        let frames = payload.references();
+        let missing = (0..).zip(&progress.good).filter(|(_bit, good)| good.is_none());
+        let record = StripeRecord {
+            id: target.id,
+            class_id: target.class_id,
+            class: target.class,
+            epoch: target.epoch,
+            payload_bytes: seal.payload_bytes,
+            slots: u32::try_from(frames.len()).unwrap_or(u32::MAX),
+            missing: missing.fold(0, |mask, (bit, _none)| mask | 1 << bit),
+            shard_roots: progress
+                .good
+                .iter()
+                .map(|good| good.map_or([0; 32], |(_place, root)| root))
+                .collect(),
+            disks: progress.disks,
+        };
+        Ok(Written { record, frames })
+    }
+
+    /// Puts all shards, those that fail once more on the spare disks, until these are used up.
+    async fn put_all(&self, target: &Target, payload: &Arc<Payload>, seal: &Seal) -> Progress {
+        let n = usize::from(target.class.scheme.n());
+        let mut progress =
+            Progress { disks: vec![NO_DISK; n], good: vec![None; n], errors: Vec::new() };
+        let mut spares = target.disks.iter();
+        loop {
+            let open = (0..).map(ShardIndex).zip(&progress.good).filter(|(_, good)| good.is_none());
+            let open: Vec<ShardIndex> = open.map(|(index, _none)| index).collect();
+            let round: Vec<Assignment> = open
+                .into_iter()
+                .zip(&mut spares)
+                .map(|(index, (node, disk))| Assignment { index, node: *node, disk: *disk })
+                .collect();
+            if round.is_empty() {
+                return progress;
+            }
+            let results = self.put_round(target, payload, seal, &round).await;
+            for (assignment, result) in round.into_iter().zip(results) {
+                let at = usize::from(assignment.index.0);
+                progress.disks[at] = assignment.disk;
+                match result {
+                    Ok(root) => progress.good[at] = Some((assignment, root)),
+                    Err(error) => progress.errors.push(error),
+                }
+            }
+        }
+    }
+
+    /// Encodes the payload once and puts the assigned shards side by side.
+    async fn put_round(
+        &self,
+        target: &Target,
+        payload: &Arc<Payload>,
+        seal: &Seal,
+        round: &[Assignment],
+    ) -> Vec<Result<[u8; 32]>> {
+        let mut senders = Vec::new();
+        let mut puts = Vec::new();
+        for assignment in round {
+            let (sender, cells) = mpsc::channel(CELLS_AHEAD);
+            senders.push((usize::from(assignment.index.0), sender));
+            puts.push(self.put_shard(target, *assignment, cells, seal));
+        }
+        let encode = async move {
+            for row in 0..payload.geometry.rows() {
+                let source = Arc::clone(payload);
+                let cells = self.cpu.run(move || source.row(row)).await;
+                // A shard that failed does not listen any more.
+                senders.retain(|(_index, sender)| !sender.is_closed());
+                let sends = senders.iter().map(|(index, sender)| sender.send(cells[*index].clone()));
+                join_all(sends).await;
+            }
+        };
+        join(encode, join_all(puts)).await.1
+    }
+
+    async fn put_shard(
+        &self,
+        target: &Target,
+        assignment: Assignment,
+        mut cells: mpsc::Receiver<Bytes>,
+        seal: &Seal,
+    ) -> Result<[u8; 32]> {
+        let channel = self.channel(target, assignment);
+        let scheme = target.class.scheme;
+        let key = ShardKey { stripe: target.id, index: assignment.index };
+        let header = ShardHeader {
+            key,
+            class: target.class_id,
+            data_shards: scheme.k(),
+            parity_shards: scheme.m(),
+            cell_bytes: target.class.cell_bytes,
+            epoch: target.epoch,
+        };
+        let put = async {
+            channel.begin(header).await?;
+            while let Some(cell) = cells.recv().await {
+                channel.append(key, cell).await?;
+            }
+            channel.seal(key, seal.clone()).await
+        };
+        let result = put.await;
+        drop(cells);
+        if result.is_err() {
+            channel.discard(key).await;
+        }
+        result.map_err(|error| {
+            let doing = format!("put shard {}.{} on disk {}", key.stripe, key.index, channel.disk);
+            error.while_doing(doing)
+        })
+    }
+
+    async fn discard(&self, target: &Target, assignment: Assignment) {
+        let key = ShardKey { stripe: target.id, index: assignment.index };
+        self.channel(target, assignment).discard(key).await;
+    }
+
+    fn channel(&self, target: &Target, assignment: Assignment) -> Channel {
+        Channel {
+            peers: Arc::clone(&self.peers),
+            node: assignment.node,
+            disk: assignment.disk,
+            epoch: target.epoch,
+            priority: target.priority,
+            timeout: self.timeout,
+        }
     }
 }
+
+/// Whether as many shards are durable as a stripe needs to be committed.
+fn enough(target: &Target, progress: &Progress) -> Result<()> {
+    let (k, n) = (usize::from(target.class.scheme.k()), usize::from(target.class.scheme.n()));
+    let needed = if target.disks.len() > k { (k + 1).min(n) } else { k };
+    let good = progress.good.iter().flatten().count();
+    if good >= needed {
+        return Ok(());
+    }
+    let full = progress.errors.iter().filter(|error| error.is(Posix::NoSpace)).count();
+    let kind = if good + full >= needed {
+        ErrorKind::Posix(Posix::NoSpace)
+    } else {
+        ErrorKind::Unavailable
+    };
+    let doing = format!("write stripe {}: {good} of {needed} needed shards", target.id);
+    Err(match progress.errors.last() {
+        Some(error) => Error::with_source(kind, doing, error.clone()),
+        None => Error::new(kind, doing),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! Puts one shard on one disk: begin, append, seal, each within a time limit. Knows nothing of its content.
+
+use crate::error::{Error, Result};
+use crate::net::{Operation, Peers, Priority, Request, Response, Seal, ShardHeader, ShardKey};
+use crate::types::{DiskId, Epoch, NodeId};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a disk may take to forget a shard before it is left to orphan collection.
+const CLEAN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A disk as requests name it.
+#[derive(Clone, Debug)]
+pub(super) struct Channel {
+    /// The way there.
+    pub(super) peers: Arc<dyn Peers>,
+    /// Node that serves the disk.
+    pub(super) node: NodeId,
+    /// The disk.
+    pub(super) disk: DiskId,
+    /// Member list to go by.
+    pub(super) epoch: Epoch,
+    /// Priority of all requests.
+    pub(super) priority: Priority,
+    /// Longest silence.
+    pub(super) timeout: Duration,
+}
+
+impl Channel {
+    /// One operation. Error: `Unavailable` after the time limit, else what the peer says.
+    pub(super) async fn call(&self, operation: Operation) -> Result<Response> {
+        let (disk, epoch, priority) = (self.disk, self.epoch, self.priority);
+        let request = Request { disk, epoch, priority, operation };
+        match tokio::time::timeout(self.timeout, self.peers.call(self.node, request)).await {
+            Ok(result) => result,
+            Err(_elapsed) => Err(Error::unavailable(format!(
+                "disk {disk} has not answered for {} s",
+                self.timeout.as_secs()
+            ))),
+        }
+    }
+
+    /// An answer that does not fit its request.
+    pub(super) fn confused(&self) -> Error {
+        Error::internal(format!("disk {} answered something else than was asked", self.disk))
+    }
+
+    /// Starts a shard.
+    pub(super) async fn begin(&self, header: ShardHeader) -> Result<()> {
+        self.call(Operation::Begin(header)).await.map(drop)
+    }
+
+    /// Appends a cell. Requests do not say which row they are for, so each waits for the one before.
+    pub(super) async fn append(&self, key: ShardKey, cell: Bytes) -> Result<()> {
+        self.call(Operation::Append(key, cell)).await.map(drop)
+    }
+
+    /// Ends a shard and answers its root.
+    pub(super) async fn seal(&self, key: ShardKey, seal: Seal) -> Result<[u8; 32]> {
+        match self.call(Operation::Seal(key, seal)).await? {
+            Response::Sealed { root } => Ok(root),
+            _other => Err(self.confused()),
+        }
+    }
+
+    /// Takes back a shard in whatever state it is. What fails here stays as an orphan.
+    pub(super) async fn discard(&self, key: ShardKey) {
+        let quick = Self { timeout: CLEAN_TIMEOUT, ..self.clone() };
+        for operation in [Operation::Abort(key), Operation::Delete(key)] {
+            if let Err(error) = quick.call(operation).await {
+                tracing::debug!(disk = self.disk.get(), %error, "a shard that nobody names is left");
+                return;
+            }
+        }
+    }
+}
