@@ -50,7 +50,8 @@ impl Payload {
                 batch.into_iter().map(seal).collect::<Vec<_>>()
             })
         };
-        let sealed: Vec<Vec<Frame>> = stream::iter(batches).map(seal).buffered(TASKS).collect().await;
+        let sealed: Vec<Vec<Frame>> =
+            stream::iter(batches).map(seal).buffered(TASKS).collect().await;
         let frames: Vec<Frame> = sealed.into_iter().flatten().collect();
 
         let mut slots = Vec::with_capacity(frames.len());

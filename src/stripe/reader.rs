@@ -1,13 +1,27 @@
 //! Reads frames of stripes: plans which shards to fetch, verifies end to end, decodes around what is bad.
 
 use crate::cpu::Cpu;
-use crate::error::{Error, Result};
+use crate::erasure::coder;
+use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::extent::FrameRef;
-use crate::net::{Peers, Priority};
-use crate::stripe::layout::StripeRecord;
+use crate::net::{Operation, Peers, Priority, Response, ShardKey};
+use crate::stripe::layout::{NO_DISK, StripeRecord, merge};
+use crate::stripe::put::Channel;
+use crate::stripe::slots::SlotTable;
 use crate::types::{DiskId, Epoch, NodeId, ShardIndex, StripeId};
 use bytes::Bytes;
+use futures_util::future::join_all;
+use pins::{Pin, Pins};
+use plan::{Columns, ReadPlan};
+pub(super) use sources::Sources;
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::Sender;
+
+mod pins;
+mod plan;
+mod sources;
 
 /// A piece of one frame's segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,13 +55,18 @@ pub trait Members: Send + Sync + std::fmt::Debug {
     fn epoch(&self) -> Epoch;
 }
 
-/// Reads stripes through the peers.
+/// How long a disk may take to answer a fetch before its shard is decoded around.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reads stripes through the peers. Clones share their pins.
 #[derive(Clone, Debug)]
 pub struct StripeReader {
-    peers: Arc<dyn Peers>,
-    cpu: Arc<Cpu>,
-    members: Arc<dyn Members>,
-    findings: tokio::sync::mpsc::Sender<Finding>,
+    pub(super) peers: Arc<dyn Peers>,
+    pub(super) cpu: Arc<Cpu>,
+    pub(super) members: Arc<dyn Members>,
+    findings: Sender<Finding>,
+    pins: Arc<Pins>,
+    pub(super) timeout: Duration,
 }
 
 impl StripeReader {
@@ -56,20 +75,287 @@ impl StripeReader {
         peers: Arc<dyn Peers>,
         cpu: Arc<Cpu>,
         members: Arc<dyn Members>,
-        findings: tokio::sync::mpsc::Sender<Finding>,
+        findings: Sender<Finding>,
     ) -> Self {
-        Self { peers, cpu, members, findings }
+        Self { peers, cpu, members, findings, pins: Arc::default(), timeout: CALL_TIMEOUT }
+    }
+
+    /// The same reader, which gives up on a fetch after `timeout`.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// Whether a read of this stripe runs: its shards must not be deleted now.
+    pub fn pinned(&self, stripe: StripeId) -> bool {
+        self.pins.holds(stripe)
     }
 
     /// Reads the wanted pieces of one stripe, in order. Each is verified against its frame's header sum and the
-    /// block sums in the header. A failed, slow or bad shard is decoded around and reported as a `Finding`.
+    /// block sums in the header. A failed, slow or bad shard is decoded around and reported as a `Finding`, unless
+    /// that is known: its disk is down, or the record says that it is missing.
     ///
     /// Errors: `Corrupt` when no combination of shards gives bytes that verify; `Unavailable` when fewer
     /// than k shards answer; `NotFound` when no shard is there at all (the caller reads the extents once more).
     pub async fn read(&self, record: &StripeRecord, pieces: &[Piece]) -> Result<Vec<Bytes>> {
-        let _ = (record, pieces, &self.peers, &self.cpu, &self.members, &self.findings);
-        Err(Error::internal("stripe reader"))
+        let _pin = self.pin(record.id);
+        let plan = Arc::new(ReadPlan::new(record, pieces)?);
+        let mut sources = self.sources(record);
+        let result = self.read_verified(record, &plan, &mut sources).await;
+        let gone = matches!(&result, Err(error) if error.is(Posix::NotFound));
+        if !gone {
+            self.report(record, &sources);
+        }
+        result.map_err(|error| error.while_doing(format!("read stripe {}", record.id)))
+    }
+
+    /// The slot table of a stripe, from the first shard whose footer fits the record.
+    ///
+    /// Errors: as for `read`.
+    pub async fn slots(&self, record: &StripeRecord) -> Result<SlotTable> {
+        let _pin = self.pin(record.id);
+        self.slot_table(record).await.map(|(_bytes, table)| table)
+    }
+
+    /// The slot table with its encoded form.
+    pub(super) async fn slot_table(&self, record: &StripeRecord) -> Result<(Bytes, SlotTable)> {
+        let mut sources = self.sources(record);
+        for index in record.shards() {
+            if !sources.is_usable(index) {
+                continue;
+            }
+            match self.stat(record, index).await {
+                Ok(found) => {
+                    self.report(record, &sources);
+                    return Ok(found);
+                }
+                Err(error) => sources.fail(index, error),
+            }
+        }
+        let error = sources.verdict();
+        if !error.is(Posix::NotFound) {
+            self.report(record, &sources);
+        }
+        Err(error.while_doing(format!("read the slots of stripe {}", record.id)))
+    }
+
+    async fn stat(&self, record: &StripeRecord, index: ShardIndex) -> Result<(Bytes, SlotTable)> {
+        let channel = self.channel(record, index, Priority::Read)?;
+        let key = ShardKey { stripe: record.id, index };
+        let Response::Footer(footer) = channel.call(Operation::Stat(key)).await? else {
+            return Err(channel.confused());
+        };
+        let table = SlotTable::decode(&footer.slot_table)?;
+        let fits = footer.header.key == key
+            && footer.payload_bytes == record.payload_bytes
+            && table.payload_bytes() == record.payload_bytes
+            && u32::try_from(table.slots.len()) == Ok(record.slots);
+        if !fits {
+            let doing = format!("the footer of shard {}.{index} is of another stripe", record.id);
+            return Err(Error::corrupt(doing));
+        }
+        Ok((footer.slot_table, table))
+    }
+
+    /// Gathers, verifies, and leaves out shards in turn if what came does not verify.
+    async fn read_verified(
+        &self,
+        record: &StripeRecord,
+        plan: &Arc<ReadPlan>,
+        sources: &mut Sources,
+    ) -> Result<Vec<Bytes>> {
+        let columns = self.gather(record, plan, 0, sources).await?;
+        let first = match self.open(plan, columns).await {
+            Err(error) if error.kind() == ErrorKind::Corrupt => error,
+            other => return other,
+        };
+        for excluded in sources.suspects() {
+            let Ok(columns) = self.gather(record, plan, excluded, sources).await else { continue };
+            if let Ok(pieces) = self.open(plan, columns).await {
+                for index in record.shards().filter(|index| excluded >> index.0 & 1 == 1) {
+                    sources.fail(index, first.clone());
+                }
+                return Ok(pieces);
+            }
+        }
+        Err(first)
+    }
+
+    async fn open(&self, plan: &Arc<ReadPlan>, columns: Columns) -> Result<Vec<Bytes>> {
+        let plan = Arc::clone(plan);
+        self.cpu.run(move || plan.open(&columns)).await
+    }
+
+    /// Everything that the plan needs: fetched, and where that fails reconstructed, without the `excluded` shards.
+    async fn gather(
+        &self,
+        record: &StripeRecord,
+        plan: &ReadPlan,
+        excluded: u64,
+        sources: &mut Sources,
+    ) -> Result<Columns> {
+        let mut columns = Columns::default();
+        let direct: Vec<_> = plan
+            .wanted
+            .iter()
+            .filter(|(index, _ranges)| sources.is_usable(**index) && excluded >> index.0 & 1 == 0)
+            .map(|(index, ranges)| (*index, ranges.clone()))
+            .collect();
+        self.fetch_all(record, direct, Priority::Read, sources, &mut columns).await;
+        let lost: Vec<ShardIndex> =
+            plan.wanted.keys().copied().filter(|index| !columns.has(*index)).collect();
+        if lost.is_empty() {
+            return Ok(columns);
+        }
+        let ranges = lost.iter().filter_map(|index| plan.wanted.get(index)).flatten().cloned();
+        let ranges = merge(ranges.collect(), 0);
+        let rebuilt =
+            self.reconstruct(record, &lost, &ranges, excluded, Priority::Read, sources).await?;
+        for (index, cells) in lost.into_iter().zip(rebuilt) {
+            columns.insert(index, ranges.iter().cloned().zip(cells).collect());
+        }
+        Ok(columns)
+    }
+
+    /// Fetches ranges of several shards side by side. What fails is noted in `sources`.
+    async fn fetch_all(
+        &self,
+        record: &StripeRecord,
+        wanted: Vec<(ShardIndex, Vec<Range<u64>>)>,
+        priority: Priority,
+        sources: &mut Sources,
+        columns: &mut Columns,
+    ) {
+        let fetches = wanted.into_iter().map(|(index, ranges)| async move {
+            let result = self.fetch(record, index, &ranges, priority).await;
+            (index, ranges, result)
+        });
+        for (index, ranges, result) in join_all(fetches).await {
+            match result {
+                Ok(bytes) => {
+                    sources.answered(index);
+                    columns.insert(index, ranges.into_iter().zip(bytes).collect());
+                }
+                Err(error) => sources.fail(index, error),
+            }
+        }
+    }
+
+    async fn fetch(
+        &self,
+        record: &StripeRecord,
+        index: ShardIndex,
+        ranges: &[Range<u64>],
+        priority: Priority,
+    ) -> Result<Vec<Bytes>> {
+        let channel = self.channel(record, index, priority)?;
+        let key = ShardKey { stripe: record.id, index };
+        let Response::Bytes(bytes) = channel.call(Operation::Fetch(key, ranges.to_vec())).await?
+        else {
+            return Err(channel.confused());
+        };
+        let fits = bytes.len() == ranges.len()
+            && ranges
+                .iter()
+                .zip(&bytes)
+                .all(|(range, bytes)| u64::try_from(bytes.len()) == Ok(range.end - range.start));
+        if fits { Ok(bytes) } else { Err(channel.confused()) }
+    }
+
+    /// The shards `lost` at aligned ranges of their columns, from any k others that are not `excluded`: for each
+    /// shard the bytes of each range.
+    pub(super) async fn reconstruct(
+        &self,
+        record: &StripeRecord,
+        lost: &[ShardIndex],
+        ranges: &[Range<u64>],
+        excluded: u64,
+        priority: Priority,
+        sources: &mut Sources,
+    ) -> Result<Vec<Vec<Bytes>>> {
+        let coder = coder(record.class.scheme);
+        let without = lost.iter().fold(excluded, |mask, index| mask | 1 << index.0);
+        let mut columns = Columns::default();
+        let chosen = loop {
+            let Some(chosen) = coder.plan(sources.usable() & !without, lost) else {
+                return Err(sources.verdict());
+            };
+            let open = chosen.iter().filter(|index| !columns.has(**index));
+            let open: Vec<_> = open.map(|index| (*index, ranges.to_vec())).collect();
+            if open.is_empty() {
+                break chosen;
+            }
+            self.fetch_all(record, open, priority, sources, &mut columns).await;
+        };
+        let (n, lost) = (usize::from(record.class.scheme.n()), lost.to_vec());
+        let ranges = ranges.len();
+        let decode = move || -> Result<Vec<Vec<Bytes>>> {
+            let mut rebuilt = vec![Vec::with_capacity(ranges); lost.len()];
+            for number in 0..ranges {
+                let mut cells: Vec<Option<&[u8]>> = vec![None; n];
+                for index in &chosen {
+                    if let Some(cell) = cells.get_mut(usize::from(index.0)) {
+                        *cell = columns.nth(*index, number);
+                    }
+                }
+                let decoded = coder
+                    .reconstruct(&cells, &lost)
+                    .map_err(|few| Error::with_source(ErrorKind::Unavailable, "decode", few))?;
+                for (all, bytes) in rebuilt.iter_mut().zip(decoded) {
+                    all.push(Bytes::from(bytes));
+                }
+            }
+            Ok(rebuilt)
+        };
+        self.cpu.run(decode).await
+    }
+
+    /// The way to a shard. Error: `Unavailable` if its disk is down or unknown.
+    pub(super) fn channel(
+        &self,
+        record: &StripeRecord,
+        index: ShardIndex,
+        priority: Priority,
+    ) -> Result<Channel> {
+        let disk = record.disks.get(usize::from(index.0)).copied().unwrap_or(NO_DISK);
+        let node = self.members.node(disk);
+        let node = node.ok_or_else(|| Error::unavailable(format!("disk {disk} is down")))?;
+        Ok(Channel {
+            peers: Arc::clone(&self.peers),
+            node,
+            disk,
+            epoch: self.members.epoch(),
+            priority,
+            timeout: self.timeout,
+        })
+    }
+
+    /// The shards of a record that may be asked.
+    pub(super) fn sources(&self, record: &StripeRecord) -> Sources {
+        let reachable = |index: &ShardIndex| {
+            let disk = record.disks.get(usize::from(index.0)).copied().unwrap_or(NO_DISK);
+            !record.is_missing(*index) && disk != NO_DISK && self.members.node(disk).is_some()
+        };
+        let usable = record.shards().filter(reachable);
+        Sources::new(record.class.scheme, usable.fold(0, |mask, index| mask | 1 << index.0))
+    }
+
+    /// Tells repair of the shards that failed.
+    pub(super) fn report(&self, record: &StripeRecord, sources: &Sources) {
+        for (shard, error) in sources.failed() {
+            let disk = record.disks.get(usize::from(shard.0)).copied().unwrap_or(NO_DISK);
+            let finding = Finding { stripe: record.id, shard: *shard, disk, error: error.clone() };
+            if self.findings.try_send(finding).is_err() {
+                tracing::debug!(stripe = %record.id, shard = shard.0, "no room for a finding");
+            }
+        }
+    }
+
+    /// Pins a stripe for as long as the answer lives.
+    pub(super) fn pin(&self, stripe: StripeId) -> Pin {
+        self.pins.hold(stripe)
     }
 }
-#[allow(dead_code)]
-fn _p(_: Priority) {}
+
+#[cfg(test)]
+mod tests;

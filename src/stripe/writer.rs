@@ -194,7 +194,8 @@ impl StripeWriter {
                 let cells = self.cpu.run(move || source.row(row)).await;
                 // A shard that failed does not listen any more.
                 senders.retain(|(_index, sender)| !sender.is_closed());
-                let sends = senders.iter().map(|(index, sender)| sender.send(cells[*index].clone()));
+                let sends =
+                    senders.iter().map(|(index, sender)| sender.send(cells[*index].clone()));
                 join_all(sends).await;
             }
         };
