@@ -26,8 +26,6 @@ mod members;
 mod order;
 mod rounds;
 pub(crate) mod state;
-#[cfg(test)]
-mod tests;
 
 pub(crate) use order::{Deaths, Start, StateHandle};
 
