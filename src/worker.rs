@@ -1,10 +1,15 @@
 //! Background work of a read-write mount: small steps that are repeated for ever. Each step may be cut off by a crash
 //! at any point. Knows neither the kernel nor where disks are.
 
+pub mod clean;
+pub mod delete;
 pub mod orphans;
 pub mod pack;
 pub mod reap;
+pub mod repair;
 mod shards;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -12,6 +12,9 @@ use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+#[cfg(test)]
+mod tests;
+
 /// Shards of one step: one page of a disk's index.
 const PAGE: usize = 1024;
 /// Removals at once: keeps the queue of the disk short for foreground work.
@@ -111,7 +114,7 @@ impl Orphans {
 }
 
 /// Whether a live stripe names this shard on this disk.
-fn names(view: &View, disk: DiskId, key: ShardKey) -> Result<bool> {
+pub(super) fn names(view: &View, disk: DiskId, key: ShardKey) -> Result<bool> {
     let Some(record) = view.stripe(key.stripe)? else { return Ok(false) };
     let at = record.disks.get(usize::from(key.index.0));
     Ok(at == Some(&disk) && !record.is_missing(key.index))

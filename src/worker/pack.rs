@@ -23,6 +23,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
+#[cfg(test)]
+mod tests;
+
 /// Raw bytes that one step gathers: a full stripe of them.
 const BATCH_BYTES: u64 = STRIPE_PAYLOAD_BYTES_MAX;
 /// Most chunks that one step looks at: most of a large file's chunks have no hot bytes, and a view must not live long.
@@ -69,6 +72,8 @@ struct State {
     cursor: Cursor,
     /// Whether this pass over the files has packed anything.
     progress: bool,
+    /// Not before this, because a whole pass has packed nothing.
+    rest_until: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -134,7 +139,7 @@ impl Pack {
         if next.is_none() && !std::mem::take(&mut state.progress) {
             // What is left cannot be packed now: its stripes cannot be read, or it changes all the time.
             state.goal = None;
-            state.seen = None;
+            state.rest_until = Some(Instant::now() + self.limits.idle);
         }
         Ok(Step::Busy)
     }
@@ -159,7 +164,8 @@ impl Pack {
         if state.goal.is_some_and(|goal| hot_bytes <= goal) {
             state.goal = None;
         }
-        state.goal.map(|_goal| state.cursor)
+        let resting = state.rest_until.is_some_and(|until| now < until);
+        state.goal.filter(|_goal| !resting).map(|_goal| state.cursor)
     }
 
     /// Writes the batch, a stripe or more per class; answers the segments that were committed.
@@ -288,11 +294,11 @@ fn gather(view: &View, mut cursor: Cursor) -> Result<Batch> {
             return Ok(batch);
         }
         for (ino, _hot_bytes) in files {
-            if let Some(inode) = view.inode(ino)? {
-                if let Some(chunk) = gather_file(view, &mut batch, &inode, cursor.chunk)? {
-                    batch.next = Some(Cursor { chunk, ..cursor });
-                    return Ok(batch);
-                }
+            if let Some(inode) = view.inode(ino)?
+                && let Some(chunk) = gather_file(view, &mut batch, &inode, cursor.chunk)?
+            {
+                batch.next = Some(Cursor { chunk, ..cursor });
+                return Ok(batch);
             }
             cursor = Cursor { after: Some(ino), chunk: ChunkIndex(0) };
         }
@@ -349,14 +355,14 @@ fn gather_chunk(view: &View, batch: &mut Batch, inode: &Inode, chunk: ChunkIndex
             below: None,
         };
         found.overlay();
-        if !found.covered() {
-            if let Some(place) = whole.map.get(segment) {
-                let wanted = place.frame.raw_bytes.min(found.length());
-                let piece = Piece { frame: place.frame, offset: 0, length: wanted };
-                found.below = Some((place.stripe, piece));
-                if let Some(record) = view.stripe(place.stripe)? {
-                    batch.records.insert(place.stripe, record);
-                }
+        if !found.covered()
+            && let Some(place) = whole.map.get(segment)
+        {
+            let wanted = place.frame.raw_bytes.min(found.length());
+            let piece = Piece { frame: place.frame, offset: 0, length: wanted };
+            found.below = Some((place.stripe, piece));
+            if let Some(record) = view.stripe(place.stripe)? {
+                batch.records.insert(place.stripe, record);
             }
         }
         batch.bytes += length;

@@ -7,6 +7,9 @@ use crate::meta::client::MetaClient;
 use crate::meta::command::{Answer, Command};
 use futures_util::future::BoxFuture;
 
+#[cfg(test)]
+mod tests;
+
 /// Works through the reaping queue.
 #[derive(Debug)]
 pub struct Reap {

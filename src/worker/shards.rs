@@ -31,14 +31,6 @@ impl Shards {
         self.members.node(disk)
     }
 
-    pub(super) fn peers(&self) -> &Arc<dyn Peers> {
-        &self.peers
-    }
-
-    pub(super) fn members(&self) -> &Arc<dyn Members> {
-        &self.members
-    }
-
     /// One operation on one disk, in the background. `Unavailable` if the disk is down or silent.
     pub(super) async fn call(&self, disk: DiskId, operation: Operation) -> Result<Response> {
         let down = || Error::unavailable(format!("disk {disk} is down"));

@@ -1,0 +1,142 @@
+use super::*;
+use crate::meta::command::segment_address;
+use crate::meta::command::{FileUpdate, SetAttributes};
+use crate::types::Timestamp;
+use crate::worker::testing::{Rig, noise, settle};
+
+const SEGMENT: usize = 64 * 1024;
+
+fn clean(rig: &Rig) -> Clean {
+    let mover = Mover {
+        reader: rig.reader.clone(),
+        writer: rig.writer.clone(),
+        placer: rig.placer.clone(),
+    };
+    Clean::new(rig.meta.clone(), mover, CleanLimits::default())
+}
+
+async fn punch(rig: &Rig, ino: Ino, first: u64, count: u64) {
+    let set = SetAttributes::default();
+    rig.meta.propose(Command::Punch { ino, first, count, set }).await.unwrap();
+}
+
+#[tokio::test]
+async fn live_segments_leave_a_stripe_that_is_mostly_dead() {
+    let rig = Rig::new("2+1", 3);
+    let ino = rig.create().await;
+    let old = rig.write(ino, 0, &noise(1, 8 * SEGMENT + 1000)).await;
+    punch(&rig, ino, 1, 5).await;
+    let expected = rig.read(ino).await;
+    let clean = clean(&rig);
+    assert!(matches!(settle(&clean).await, Step::Throttled(_)));
+    assert_eq!(rig.read(ino).await, expected);
+    assert_eq!(rig.dead(), [old]);
+    let stripes = rig.stripes();
+    assert_eq!(stripes.len(), 1);
+    assert_eq!(stripes[0].slots, 4);
+    assert!(stripes[0].payload_bytes < 4 * 65_600);
+}
+
+#[tokio::test]
+async fn a_stripe_that_is_mostly_live_stays() {
+    let rig = Rig::new("2+1", 3);
+    let ino = rig.create().await;
+    let stripe = rig.write(ino, 0, &noise(1, 8 * SEGMENT)).await;
+    punch(&rig, ino, 1, 1).await;
+    settle(&clean(&rig)).await;
+    assert_eq!(rig.stripe_of(ino, 0), Some(stripe));
+}
+
+#[tokio::test]
+async fn short_stripes_are_merged_once() {
+    let rig = Rig::new("2+1,zstd", 3);
+    let mut files = Vec::new();
+    for seed in 0..5 {
+        let ino = rig.create().await;
+        // Half of it compresses.
+        let data = [noise(seed, SEGMENT / 2), vec![7; SEGMENT + 5]].concat();
+        rig.write(ino, 0, &data).await;
+        files.push((ino, data));
+    }
+    let clean = clean(&rig);
+    assert!(matches!(settle(&clean).await, Step::Throttled(_)));
+    assert_eq!(rig.stripes().len(), 1);
+    for (ino, data) in &files {
+        assert_eq!(rig.read(*ino).await, *data);
+    }
+    let merged = rig.stripes()[0].id;
+    clean.state().scanned = None;
+    settle(&clean).await;
+    assert_eq!(rig.stripes()[0].id, merged);
+}
+
+#[tokio::test]
+async fn a_cut_segment_keeps_its_end() {
+    let rig = Rig::new("2+1", 3);
+    let ino = rig.create().await;
+    let data = noise(1, 4 * SEGMENT);
+    rig.write(ino, 0, &data).await;
+    let set = SetAttributes::default();
+    let size = SEGMENT as u64 + 10;
+    rig.meta.propose(Command::Truncate { ino, size, set }).await.unwrap();
+    let set = SetAttributes::default();
+    rig.meta.propose(Command::Truncate { ino, size: size + 50, set }).await.unwrap();
+    settle(&clean(&rig)).await;
+    let expected = [&data[..SEGMENT + 10], &[0; 50]].concat();
+    assert_eq!(rig.read(ino).await, expected);
+    assert_eq!(rig.stripes()[0].slots, 2);
+}
+
+#[tokio::test]
+async fn all_owners_of_a_shared_slot_move_together() {
+    let rig = Rig::new("2+1", 3);
+    let (from, to) = (rig.create().await, rig.create().await);
+    let data = noise(1, 8 * SEGMENT);
+    rig.write(from, 0, &data).await;
+    let file = FileUpdate {
+        ino: to,
+        size: 2 * SEGMENT as u64,
+        mtime: Some(Timestamp::default()),
+        ctime: None,
+    };
+    let command = Command::CloneExtents { from, from_first: 0, to, to_first: 0, count: 2, file };
+    rig.meta.propose(command).await.unwrap();
+    punch(&rig, from, 1, 7).await;
+    settle(&clean(&rig)).await;
+    assert_eq!(rig.stripes().len(), 1);
+    assert_eq!(rig.stripes()[0].slots, 2);
+    assert_eq!(rig.read(to).await, data[..2 * SEGMENT]);
+    assert_eq!(rig.read(from).await[..SEGMENT], data[..SEGMENT]);
+    assert_eq!(rig.stripe_of(from, 0), rig.stripe_of(to, 0));
+}
+
+#[test]
+fn commands_are_bounded_by_their_moves() {
+    let address = segment_address(Ino(5), 0).unwrap();
+    let record = Arc::new(StripeRecord {
+        id: StripeId(1),
+        class_id: ClassId(0),
+        class: "2+1".parse().unwrap(),
+        epoch: crate::types::Epoch(1),
+        payload_bytes: 128,
+        slots: 1,
+        disks: Vec::new(),
+        missing: 0,
+        shard_roots: Vec::new(),
+    });
+    let slot = |owners: usize| LiveSlot {
+        record: Arc::clone(&record),
+        slot: SlotIndex(0),
+        frame: FrameRef {
+            payload_offset: 0,
+            body_bytes: 1,
+            raw_bytes: 1,
+            compressed: false,
+            header_sum: 0,
+        },
+        owners: vec![(address, 1); owners],
+    };
+    let slots = [slot(1), slot(MOVES_MAX - 1), slot(1), slot(MOVES_MAX), slot(2), slot(2)];
+    let lengths: Vec<usize> = split_moves(&slots).iter().map(|part| part.len()).collect();
+    assert_eq!(lengths, [2, 1, 1, 2]);
+}

@@ -1,0 +1,78 @@
+use super::*;
+use crate::meta::command::segment_address;
+use crate::net::Priority;
+use crate::stripe::writer::{NewSegment, Placer};
+use crate::types::{ClassId, Ino};
+use crate::worker::delete::Delete;
+use crate::worker::reap::Reap;
+use crate::worker::testing::{Rig, noise, settle};
+use std::time::Duration;
+
+/// A volume of the first mount: a live stripe, a dead one and one that was never committed.
+async fn rig() -> Rig {
+    let rig = Rig::new("2+1", 4);
+    let (live, dead) = (rig.create().await, rig.create().await);
+    rig.write(live, 0, &noise(1, 100_000)).await;
+    rig.write(dead, 0, &noise(2, 100_000)).await;
+    rig.unlink(dead).await;
+    settle(&Reap::new(rig.meta.clone())).await;
+    let target = rig.placer.target(ClassId(0), "2+1".parse().unwrap(), Priority::Sync).unwrap();
+    let address = segment_address(Ino(77), 0).unwrap();
+    let segment = NewSegment { address, data: noise(3, 5000).into() };
+    rig.writer.write(target, vec![segment]).await.unwrap();
+    assert_eq!(rig.shard_count().await, 9);
+    rig
+}
+
+async fn collect(rig: &Rig, incarnation: u32, complete: bool) {
+    let incarnation = Incarnation(incarnation);
+    let orphans = Orphans::new(rig.meta.clone(), rig.shards.clone(), incarnation, complete);
+    (0..4).for_each(|disk| orphans.request(DiskId(disk)));
+    assert_eq!(settle(&orphans).await, Step::Idle);
+}
+
+#[tokio::test]
+async fn only_what_nothing_names_goes() {
+    let rig = rig().await;
+    collect(&rig, 2, true).await;
+    assert_eq!(rig.shard_count().await, 6);
+    let known: Vec<_> = rig.stripes().iter().map(|record| record.id).chain(rig.dead()).collect();
+    let shards = rig.on_disks().await;
+    assert!(shards.values().flatten().all(|key| known.contains(&key.stripe)));
+}
+
+#[tokio::test]
+async fn the_present_mount_and_an_incomplete_recovery_are_left_alone() {
+    let rig = rig().await;
+    collect(&rig, 1, true).await;
+    collect(&rig, 2, false).await;
+    assert_eq!(rig.shard_count().await, 9);
+}
+
+#[tokio::test]
+async fn a_claimed_shard_stays() {
+    let rig = rig().await;
+    let shards = rig.on_disks().await;
+    let claims: Vec<_> = shards
+        .iter()
+        .flat_map(|(disk, keys)| keys.iter().map(|key| rig.shards.claim(*disk, *key).unwrap()))
+        .collect();
+    collect(&rig, 2, true).await;
+    assert_eq!(rig.shard_count().await, 9);
+    drop(claims);
+    collect(&rig, 2, true).await;
+    assert_eq!(rig.shard_count().await, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_died_while_a_disk_was_away_is_collected_when_it_is_back() {
+    let rig = rig().await;
+    rig.fail_disk(0);
+    collect(&rig, 2, true).await;
+    let (reader, shards) = (rig.reader.clone(), rig.shards.clone());
+    settle(&Delete::new(rig.meta.clone(), reader, shards, Duration::ZERO)).await;
+    rig.admit_disk(0);
+    assert_eq!(rig.shard_count().await, 5);
+    collect(&rig, 2, true).await;
+    assert_eq!(rig.shard_count().await, 3);
+}
