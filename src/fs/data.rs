@@ -1,110 +1,306 @@
-//! File data: absorbs writes, flushes them into hot extents and stripes, reads through caches.
+//! File data: absorbs writes, flushes them into hot extents and stripes, reads through caches. Knows no names.
 //!
 //! `Data` is shared by all nodes of a mount; `DataState` is what one node carries.
+//!
+//! Whoever commits or drops content of a file holds its *gate*: flushes, truncates, punches, clones. Reads and writes
+//! do not. A write changes buffers and size under the locks of the node, so a snapshot never shows one without the
+//! other; a read looks at the buffers before it looks at the metadata, so what moves from one to the other meanwhile is
+//! seen at least once. Gates of several files are taken in the order of their numbers.
 
-use crate::error::{Error, Result};
+mod bulk;
+mod cache;
+mod dirty;
+mod flush;
+mod ranges;
+mod read;
+
+pub use ranges::Seek;
+
+use crate::cpu::Cpu;
+use crate::error::{Error, ErrorKind, Posix, Result};
+use crate::fs::Clock;
 use crate::fs::node::Node;
-use crate::meta::command::{FileUpdate, SetAttributes};
-use crate::types::Timestamp;
-use bytes::Bytes;
-use std::sync::Arc;
+use crate::fs::statfs::SpaceSource;
+use crate::limits::CHUNKS_PER_COMMAND_MAX;
+use crate::meta::client::MetaClient;
+use crate::meta::command::{Answer, Command, Inode, SetAttributes};
+use crate::stripe::reader::StripeReader;
+use crate::stripe::writer::{Placer, StripeWriter};
+use crate::types::{Ino, LogPosition, Timestamp};
+use cache::FrameCache;
+use dirty::Dirty;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, OwnedMutexGuard};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-/// Dirty data and cached extents of one node.
+/// How often the flusher looks for old data.
+const TICK: Duration = Duration::from_millis(250);
+/// How long a writer waits for room, that is for other dirty data to be flushed, before it gets the error.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Dirty data of one node.
 #[derive(Debug, Default)]
-pub struct DataState {}
+pub struct DataState {
+    gate: Arc<tokio::sync::Mutex<()>>,
+    dirty: Mutex<Dirty>,
+}
 
-/// What a hole-aware seek looks for.
+impl DataState {
+    fn dirty(&self) -> MutexGuard<'_, Dirty> {
+        self.dirty.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bounds of what the data half may use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Seek {
-    /// Next byte that has data.
-    Data,
-    /// Next hole, the end of file at the latest.
-    Hole,
+pub struct DataLimits {
+    /// Written bytes that are not flushed yet, of all files.
+    pub dirty_bytes: u64,
+    /// Decompressed frames kept for reading again.
+    pub read_cache_bytes: u64,
+    /// Largest fsync of one file that goes into the log.
+    pub hot_fsync_bytes: u32,
+    /// Hot bytes of the volume beyond which an fsync makes stripes instead.
+    pub hot_bytes: u64,
+    /// Age at which dirty data is flushed.
+    pub flush_age: Duration,
+    /// Stripes written at once.
+    pub stripes_in_flight: usize,
+}
+
+/// What the data half is made of.
+#[expect(missing_debug_implementations, reason = "a clock has nothing to show")]
+pub struct DataParts {
+    /// Metadata.
+    pub meta: MetaClient,
+    /// Reads stripes.
+    pub reader: StripeReader,
+    /// Writes stripes.
+    pub writer: StripeWriter,
+    /// Says where stripes go.
+    pub placer: Arc<dyn Placer>,
+    /// Room of each class.
+    pub space: Arc<dyn SpaceSource>,
+    /// For copying and decompressing.
+    pub cpu: Arc<Cpu>,
+    /// Bounds.
+    pub limits: DataLimits,
+    /// Wall clock.
+    pub clock: Clock,
 }
 
 /// The data half of the file system.
-#[derive(Debug)]
-pub struct Data {}
-
-fn absent<T>() -> Result<T> {
-    Err(Error::internal("data"))
+pub struct Data {
+    meta: MetaClient,
+    reader: StripeReader,
+    writer: StripeWriter,
+    placer: Arc<dyn Placer>,
+    space: Arc<dyn SpaceSource>,
+    limits: DataLimits,
+    frames: FrameCache,
+    /// Nodes with dirty data; being here keeps them in memory.
+    dirty_nodes: Mutex<BTreeMap<Ino, Arc<Node>>>,
+    dirty_bytes: AtomicU64,
+    /// Rings when dirty bytes become fewer.
+    room: Notify,
+    /// Wakes the flusher early.
+    wake: Notify,
+    /// Why the last background flush failed.
+    failure: Mutex<Option<Error>>,
 }
 
-#[expect(clippy::unused_async, reason = "signatures first")]
-impl Data {
-    /// Reads up to `length` bytes at `offset`, short only at the end of file.
-    pub async fn read(&self, _node: &Arc<Node>, _offset: u64, _length: u32) -> Result<Bytes> {
-        absent()
+impl std::fmt::Debug for Data {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Data").field("dirty_bytes", &self.dirty_bytes).finish_non_exhaustive()
     }
-    /// Absorbs a write: copies into dirty buffers, extends the size, reserves space. Waits only for room. `time`
-    /// stamps mtime and ctime unless `None` (the kernel's write-back owns them).
+}
+
+impl Data {
+    /// The data half over `parts`.
+    pub fn new(parts: DataParts) -> Arc<Self> {
+        Arc::new(Self {
+            meta: parts.meta,
+            reader: parts.reader,
+            writer: parts.writer,
+            placer: parts.placer,
+            space: parts.space,
+            frames: FrameCache::new(parts.limits.read_cache_bytes),
+            limits: parts.limits,
+            dirty_nodes: Mutex::default(),
+            dirty_bytes: AtomicU64::new(0),
+            room: Notify::new(),
+            wake: Notify::new(),
+            failure: Mutex::default(),
+        })
+    }
+
+    /// Flushes old and large dirty data until `stop`. Errors are logged; the data stays dirty and is tried again.
+    pub async fn run_flusher(self: Arc<Self>, stop: CancellationToken) {
+        let mut pause = TICK;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.wake.notified(), if pause == TICK => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = TICK;
+            let done = self.tick().await;
+            if let Err(error) = &done {
+                tracing::warn!("write out file data: {error}; it is kept and tried again");
+                pause = TICK * 4;
+            }
+            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = done.err();
+        }
+    }
+
+    /// Absorbs a write: copies into dirty buffers, extends the size. Waits only for room. `time` stamps mtime and ctime
+    /// unless `None` (the kernel's write-back owns them).
+    ///
+    /// Errors: `NoSpace` when the class has no room for it; what keeps older data from being flushed when that takes
+    /// longer than a minute.
     pub async fn write(
         &self,
-        _node: &Arc<Node>,
-        _offset: u64,
-        _bytes: &[u8],
-        _time: Option<Timestamp>,
+        node: &Arc<Node>,
+        offset: u64,
+        bytes: &[u8],
+        time: Option<Timestamp>,
     ) -> Result<()> {
-        absent()
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.wait_for_room(bytes.len() as u64).await?;
+        self.check_space(node, bytes.len() as u64)?;
+        self.absorb(node, offset, bytes, time);
+        Ok(())
     }
+
+    fn absorb(&self, node: &Arc<Node>, offset: u64, bytes: &[u8], time: Option<Timestamp>) {
+        let (grown, was_clean) = {
+            let mut meta = node.locked();
+            let mut dirty = node.data.dirty();
+            let was_clean = dirty.is_empty();
+            let grown = dirty.write(offset, bytes, Instant::now());
+            meta.size = meta.size.max(offset + bytes.len() as u64);
+            if let Some(time) = time {
+                (meta.mtime, meta.ctime, meta.times_dirty) = (time, time, true);
+            }
+            (grown, was_clean)
+        };
+        let total = self.dirty_bytes.fetch_add(grown, Ordering::Relaxed) + grown;
+        if was_clean {
+            self.dirty_nodes().insert(node.ino, Arc::clone(node));
+        }
+        if total > self.limits.dirty_bytes / 2 {
+            self.wake.notify_one();
+        }
+    }
+
+    fn dirty_nodes(&self) -> MutexGuard<'_, BTreeMap<Ino, Arc<Node>>> {
+        self.dirty_nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn wait_for_room(&self, bytes: u64) -> Result<()> {
+        let deadline = Instant::now() + ROOM_TIMEOUT;
+        loop {
+            let room = self.room.notified();
+            if self.dirty_bytes.load(Ordering::Relaxed) + bytes <= self.limits.dirty_bytes {
+                return Ok(());
+            }
+            self.wake.notify_one();
+            if tokio::time::timeout_at(deadline, room).await.is_err() {
+                let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                return Err(failure.unwrap_or_else(|| {
+                    Error::unavailable("write: older data could not be written out in time")
+                }));
+            }
+        }
+    }
+
+    fn check_space(&self, node: &Node, bytes: u64) -> Result<()> {
+        let class = node.locked().inode.class;
+        let wanted = self.dirty_bytes.load(Ordering::Relaxed) + bytes;
+        if self.space.space(class).available_bytes < wanted {
+            return Err(Posix::NoSpace.into());
+        }
+        Ok(())
+    }
+
+    /// Dirty bytes became fewer.
+    fn freed(&self, node: &Node, bytes: u64) {
+        if bytes > 0 {
+            self.dirty_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.room.notify_waiters();
+        }
+        let mut nodes = self.dirty_nodes();
+        if node.data.dirty().is_empty() {
+            nodes.remove(&node.ino);
+        }
+    }
+
+    async fn gate(node: &Node) -> OwnedMutexGuard<()> {
+        Arc::clone(&node.data.gate).lock_owned().await
+    }
+
     /// Sets the size together with other attributes, in one command. Dirty data behind a smaller size is dropped.
-    pub async fn truncate(&self, _node: &Arc<Node>, _size: u64, _set: SetAttributes) -> Result<()> {
-        absent()
+    pub async fn truncate(&self, node: &Arc<Node>, size: u64, set: SetAttributes) -> Result<()> {
+        let _gate = Self::gate(node).await;
+        let command = Command::Truncate { ino: node.ino, size, set };
+        let (inode, position) = self.propose_inode(command).await?;
+        let freed = {
+            let mut meta = node.locked();
+            if let (Some(mtime), Some(ctime)) = (set.mtime, set.ctime) {
+                (meta.mtime, meta.ctime, meta.times_dirty) = (mtime, ctime, false);
+            }
+            meta.install(inode, position);
+            meta.size = size;
+            node.data.dirty().truncate(size)
+        };
+        self.freed(node, freed);
+        Ok(())
     }
-    /// Pushes all dirty data (and dirty times) of a node into the log's order; not yet durable.
-    pub async fn flush(&self, _node: &Arc<Node>) -> Result<()> {
-        absent()
+
+    /// Proposes a command that answers an inode; while a large cut of the file stands in its way, the reaping queue is
+    /// worked off first.
+    async fn propose_inode(&self, command: Command) -> Result<(Inode, LogPosition)> {
+        loop {
+            match self.meta.propose_at(command.clone()).await {
+                Ok((Answer::Inode(inode), position)) => return Ok((*inode, position)),
+                Ok(_) => return Err(Error::internal("a command on a file answered no inode")),
+                Err(error) if error.is(Posix::Again) => {
+                    let chunks = u32::try_from(CHUNKS_PER_COMMAND_MAX).unwrap_or(u32::MAX);
+                    match self.meta.propose(Command::Reap { chunks }).await? {
+                        Answer::Reaped { chunks: 0, .. } => return Err(error),
+                        _ => {}
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
-    /// As `flush`, then waits until the log is durable: fsync.
-    pub async fn sync(&self, _node: &Arc<Node>) -> Result<()> {
-        absent()
-    }
-    /// Makes everything of all nodes durable.
-    pub async fn sync_all(&self) -> Result<()> {
-        absent()
-    }
-    /// Makes a range a hole: whole segments by command, the edges by zero writes. Size stays.
-    pub async fn punch(
-        &self,
-        _node: &Arc<Node>,
-        _offset: u64,
-        _length: u64,
-        _set: SetAttributes,
-    ) -> Result<()> {
-        absent()
-    }
-    /// fallocate mode 0 and KEEP_SIZE: reserves space for the holes in a range, extends the size if asked.
-    pub async fn reserve(
-        &self,
-        _node: &Arc<Node>,
-        _offset: u64,
-        _length: u64,
-        _update: Option<FileUpdate>,
-    ) -> Result<()> {
-        absent()
-    }
-    /// lseek SEEK_DATA / SEEK_HOLE with dirty data taken into account. `NoSuchAddress` past the end.
-    pub async fn seek(&self, _node: &Arc<Node>, _offset: u64, _what: Seek) -> Result<u64> {
-        absent()
-    }
-    /// copy_file_range: shares aligned whole segments, copies the rest. Answers bytes copied.
-    pub async fn copy(
-        &self,
-        _from: (&Arc<Node>, u64),
-        _to: (&Arc<Node>, u64),
-        _length: u64,
-        _time: Timestamp,
-    ) -> Result<u64> {
-        absent()
-    }
+
     /// Bytes of a node that are dirty.
-    pub fn dirty_bytes(&self, _node: &Node) -> u64 {
-        0
+    pub fn dirty_bytes(&self, node: &Node) -> u64 {
+        node.data.dirty().bytes()
     }
+
     /// Bytes of all nodes that are dirty.
     pub fn total_dirty_bytes(&self) -> u64 {
-        0
+        self.dirty_bytes.load(Ordering::Relaxed)
     }
+
     /// Forgets what is in memory of a node that is gone (orphan released).
-    pub fn discard(&self, _node: &Node) {}
+    pub fn discard(&self, node: &Node) {
+        let freed = node.data.dirty().remove(0..u64::MAX);
+        self.freed(node, freed);
+    }
+}
+
+/// Whether an error means that reading the extents once more may help: they may have moved meanwhile.
+fn may_have_moved(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Posix(Posix::NotFound))
 }

@@ -1,0 +1,201 @@
+//! The way out into stripes: which segments share one, what they contain, and the commit when their shards are durable.
+
+use super::Data;
+use super::flush::{Snap, Snapshot};
+use crate::error::{Error, ErrorKind, Posix, Result};
+use crate::limits::{SEGMENT_BYTES, SEGMENTS_PER_CHUNK, STRIPE_PAYLOAD_BYTES_MAX};
+use crate::meta::command::{Answer, Command, FileUpdate, SegmentCommit, segment_address};
+use crate::meta::store::ChunkView;
+use crate::net::Priority;
+use crate::stripe::pack::plan_stripes;
+use crate::stripe::writer::{NewSegment, Written};
+use crate::types::{ChunkIndex, ClassId, Ino, SlotIndex, Version};
+use futures_util::StreamExt;
+use futures_util::stream;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+const SEGMENT: u64 = SEGMENT_BYTES as u64;
+
+/// One segment of one of the snapshots.
+#[derive(Clone, Copy)]
+struct Member<'s> {
+    snapshot: &'s Snapshot,
+    segment: &'s Snap,
+}
+
+/// A stripe that is written, and what it holds.
+struct Stripe<'s> {
+    members: Vec<Member<'s>>,
+    expected: Vec<Version>,
+    written: Option<Written>,
+    /// Members whose committed part cannot be read.
+    unreadable: Vec<Member<'s>>,
+}
+
+/// Whether an error of reading committed content means that it is lost for now, so that what is dirty of the segment
+/// has to stay by itself.
+pub(super) const fn is_unreadable(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Corrupt | ErrorKind::Unavailable | ErrorKind::Posix(Posix::NotFound)
+    )
+}
+
+/// The segments that belong to chunks which are dirty from end to end.
+pub(super) fn full_chunks(segments: Vec<Snap>) -> Vec<Snap> {
+    let per_chunk = u64::from(SEGMENTS_PER_CHUNK);
+    let mut full: BTreeMap<u64, u64> = BTreeMap::new();
+    for segment in segments.iter().filter(|segment| is_full(segment)) {
+        *full.entry(segment.number / per_chunk).or_default() += 1;
+    }
+    let is_in = |segment: &Snap| full.get(&(segment.number / per_chunk)) == Some(&per_chunk);
+    segments.into_iter().filter(is_in).collect()
+}
+
+fn is_full(segment: &Snap) -> bool {
+    matches!(segment.pieces.as_slice(), [piece] if piece.bytes().len() as u64 == SEGMENT)
+}
+
+/// Writes snapshots into stripes and commits them, several stripes at once, in the order of the files. Answers how many
+/// segments had changed and stay dirty.
+pub(super) async fn flush(data: &Data, snapshots: &[&Snapshot]) -> Result<usize> {
+    let mut classes: BTreeMap<ClassId, Vec<&Snapshot>> = BTreeMap::new();
+    for snapshot in snapshots {
+        classes.entry(snapshot.class).or_default().push(snapshot);
+    }
+    let mut skipped = 0;
+    for (class, snapshots) in classes {
+        let plans = plan(&snapshots);
+        let writes = plans.into_iter().map(|members| write(data, class, members));
+        let mut stripes = stream::iter(writes).buffered(data.limits.stripes_in_flight.max(1));
+        while let Some(stripe) = stripes.next().await {
+            skipped += commit(data, stripe?).await?;
+        }
+    }
+    Ok(skipped)
+}
+
+/// Which segments share a stripe: each whole chunk has its own, the others are packed.
+fn plan<'s>(snapshots: &[&'s Snapshot]) -> Vec<Vec<Member<'s>>> {
+    let per_chunk = usize::from(SEGMENTS_PER_CHUNK);
+    let (mut stripes, mut rest): (Vec<Vec<Member<'s>>>, Vec<Member<'s>>) = Default::default();
+    for snapshot in snapshots {
+        let chunk = |segment: &Snap| segment.number / u64::from(SEGMENTS_PER_CHUNK);
+        for run in snapshot.segments.chunk_by(|a, b| chunk(a) == chunk(b)) {
+            let members = run.iter().map(|segment| Member { snapshot, segment });
+            if run.len() == per_chunk {
+                stripes.push(members.collect());
+            } else {
+                rest.extend(members);
+            }
+        }
+    }
+    let sizes: Vec<u32> = rest.iter().map(|member| member.segment.visible.max(1)).collect();
+    for range in plan_stripes(&sizes, STRIPE_PAYLOAD_BYTES_MAX) {
+        stripes.push(part(&rest, range));
+    }
+    // A file's stripes are committed in its order, so that its size never runs ahead of its content.
+    stripes.sort_by_key(|members| {
+        members.first().map(|first| (first.snapshot.node.ino, first.segment.number))
+    });
+    stripes
+}
+
+fn part<'s>(members: &[Member<'s>], range: Range<usize>) -> Vec<Member<'s>> {
+    members.get(range).unwrap_or_default().to_vec()
+}
+
+/// Makes one stripe durable.
+async fn write<'s>(data: &Data, class: ClassId, members: Vec<Member<'s>>) -> Result<Stripe<'s>> {
+    let mut stripe =
+        Stripe { members: Vec::new(), expected: Vec::new(), written: None, unreadable: Vec::new() };
+    let mut segments = Vec::with_capacity(members.len());
+    let mut chunk = None;
+    for member in members {
+        let ino = member.snapshot.node.ino;
+        let address = segment_address(ino, member.segment.number).ok_or(Posix::FileTooBig)?;
+        // The version comes first: content that is read later is at least as new, and the gate keeps both still.
+        let Some(version) = version(data, &member, &mut chunk)? else { continue };
+        match data.content(member.snapshot, member.segment).await {
+            Ok(content) => {
+                segments.push(NewSegment { address, data: content });
+                stripe.members.push(member);
+                stripe.expected.push(version);
+            }
+            Err(error) if is_unreadable(&error) => stripe.unreadable.push(member),
+            Err(error) => return Err(error),
+        }
+    }
+    if !segments.is_empty() {
+        let policy = data.meta.view()?.class(class)?;
+        let policy =
+            policy.ok_or_else(|| Error::corrupt(format!("class {class} is not defined")))?;
+        let target = data.placer.target(class, policy, Priority::Sync)?;
+        stripe.written = Some(data.writer.write(target, segments).await?);
+    }
+    Ok(stripe)
+}
+
+/// The chunk that was looked at last: neighbours ask for the same one.
+type LastChunk = Option<(Ino, ChunkIndex, ChunkView)>;
+
+/// Version of a segment now; `None` if its file is gone.
+fn version(data: &Data, member: &Member<'_>, last: &mut LastChunk) -> Result<Option<Version>> {
+    let ino = member.snapshot.node.ino;
+    let address = segment_address(ino, member.segment.number).ok_or(Posix::FileTooBig)?;
+    if let Some((held, chunk, content)) = last
+        && (*held, *chunk) == (ino, address.chunk)
+    {
+        return Ok(Some(content.version(address.segment)));
+    }
+    let view = data.meta.view()?;
+    let Some(inode) = view.inode(ino)? else {
+        data.discard(&member.snapshot.node);
+        return Ok(None);
+    };
+    let content = view.chunk(&inode, address.chunk)?;
+    let version = content.version(address.segment);
+    *last = Some((ino, address.chunk, content));
+    Ok(Some(version))
+}
+
+/// Commits one stripe; what it holds is clean when the commit is durable.
+async fn commit(data: &Data, stripe: Stripe<'_>) -> Result<usize> {
+    for member in &stripe.unreadable {
+        data.commit_hot(member.snapshot, &[member.segment]).await?;
+    }
+    let Some(written) = stripe.written else { return Ok(0) };
+    let mut commits = Vec::with_capacity(stripe.members.len());
+    let mut ends: BTreeMap<Ino, (&Snapshot, u64)> = BTreeMap::new();
+    let slots = (0..).map(SlotIndex);
+    for (((member, expected), frame), slot) in
+        stripe.members.iter().zip(&stripe.expected).zip(&written.frames).zip(slots)
+    {
+        let ino = member.snapshot.node.ino;
+        let address = segment_address(ino, member.segment.number).ok_or(Posix::FileTooBig)?;
+        commits.push(SegmentCommit { address, expected: *expected, slot, frame: *frame });
+        let end = member.segment.number * SEGMENT + u64::from(member.segment.visible);
+        ends.entry(ino).or_insert((member.snapshot, 0)).1 = end;
+    }
+    let files: Vec<FileUpdate> =
+        ends.values().map(|(snapshot, end)| snapshot.update(*end)).collect();
+    let command = Command::CommitExtents { stripe: written.record, segments: commits, files };
+    let (answer, position) = data.meta.propose_at(command).await?;
+    let Answer::Committed { skipped, inodes } = answer else {
+        return Err(Error::internal("a commit of a stripe answered something else"));
+    };
+    data.meta.sync().await?;
+    for inode in inodes {
+        if let Some((snapshot, _end)) = ends.get(&inode.ino) {
+            snapshot.node.install(inode, position);
+        }
+    }
+    let skipped: BTreeSet<u32> = skipped.into_iter().collect();
+    for (index, member) in (0..).zip(&stripe.members) {
+        if !skipped.contains(&index) {
+            data.clean(member.snapshot, &[member.segment]);
+        }
+    }
+    Ok(skipped.len())
+}
