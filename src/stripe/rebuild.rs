@@ -147,3 +147,6 @@ impl Job<'_> {
         self.channel.seal(self.key, seal.clone()).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,147 @@
+use super::Piece;
+use crate::error::{ErrorKind, Posix};
+use crate::net::{Operation, Peers, Priority, Request, ShardKey};
+use crate::stripe::testing::{Cluster, MIXED, segments, whole};
+use crate::types::{DiskId, Epoch, NodeId, ShardIndex};
+use std::collections::BTreeSet;
 
+#[tokio::test]
+async fn any_two_lost_shards_are_decoded_around_and_three_are_not() {
+    let cluster = Cluster::new(6);
+    let segments = segments(&MIXED);
+    let written = cluster.write("4+2,zstd", &segments).await;
+    let set_down = |down: BTreeSet<u32>| *cluster.members.down.lock().unwrap() = down;
+    for first in 0..6 {
+        for second in first..6 {
+            set_down(BTreeSet::from([first, second]));
+            cluster.check(&written, &segments).await;
+            for third in second + 1..6 {
+                set_down(BTreeSet::from([first, second, third]));
+                let result = cluster.reader.read(&written.record, &whole(&written)).await;
+                match result {
+                    Ok(read) => {
+                        assert!(read.iter().zip(&segments).all(|(read, new)| *read == new.data));
+                    }
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}"),
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn flipped_bits_are_decoded_around_and_reported() {
+    let mut cluster = Cluster::new(6);
+    let segments = segments(&MIXED);
+    let written = cluster.write("4+2", &segments).await;
+    for index in 0..6 {
+        for offset in [8192, 8192 + 70_000] {
+            let (disk, name) = cluster.file(&written, index);
+            assert!(cluster.machine.flip(disk, &name, offset));
+            cluster.reopen();
+            cluster.check(&written, &segments).await;
+            let expected: BTreeSet<u8> = (index < 4).then_some(index).into_iter().collect();
+            assert_eq!(cluster.found(), expected, "shard {index} at {offset}");
+            let shard = ShardIndex(index);
+            let error = cluster.reader.verify_shard(&written.record, shard).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+            cluster.machine.flip(disk, &name, offset);
+        }
+    }
+}
+
+#[tokio::test]
+async fn lying_shards_are_found() {
+    for liars in [&[0][..], &[3], &[1, 2]] {
+        let mut cluster = Cluster::new(6);
+        let segments = segments(&MIXED);
+        let written = cluster.write("4+2", &segments).await;
+        for liar in liars {
+            cluster.lie(&written, *liar).await;
+        }
+        cluster.check(&written, &segments).await;
+        assert_eq!(cluster.found(), liars.iter().copied().collect());
+    }
+    // One disk is down, and a source of the decoding lies.
+    for liar in [1, 4] {
+        let mut cluster = Cluster::new(6);
+        let segments = segments(&MIXED);
+        let written = cluster.write("4+2", &segments).await;
+        cluster.lie(&written, liar).await;
+        cluster.members.down.lock().unwrap().insert(0);
+        cluster.check(&written, &segments).await;
+        assert_eq!(cluster.found(), BTreeSet::from([liar]));
+    }
+    let cluster = Cluster::new(6);
+    let written = cluster.write("4+2", &segments(&MIXED)).await;
+    for liar in 0..3 {
+        cluster.lie(&written, liar).await;
+    }
+    let error = cluster.reader.read(&written.record, &whole(&written)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+}
+
+#[tokio::test]
+async fn pieces_read_right_at_every_boundary() {
+    let cluster = Cluster::new(6);
+    let segments = segments(&[65536, 65536, 65536, 20_000]);
+    for class in ["4+2,zstd", "4+2,cell:4160"] {
+        let written = cluster.write(class, &segments).await;
+        for (frame, segment) in written.frames.iter().zip(&segments) {
+            let length = frame.raw_bytes;
+            let edges = [0, 1, 8191, 8192, 8193, 16384, length - 1, length];
+            let mut pieces = Vec::new();
+            for start in edges {
+                for end in edges.into_iter().filter(|end| *end >= start) {
+                    pieces.push(Piece { frame: *frame, offset: start, length: end - start });
+                }
+            }
+            let together = cluster.reader.read(&written.record, &pieces).await.unwrap();
+            for (piece, bytes) in pieces.iter().zip(together) {
+                let range = piece.offset as usize..(piece.offset + piece.length) as usize;
+                assert!(bytes == segment.data[range.clone()], "{range:?}");
+                let alone = cluster.reader.read(&written.record, &[*piece]).await.unwrap();
+                assert!(alone[0] == bytes);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stripe_that_is_gone_is_not_found() {
+    let mut cluster = Cluster::new(6);
+    let segments = segments(&MIXED);
+    let written = cluster.write("4+2", &segments).await;
+    for index in 0..6 {
+        let key = ShardKey { stripe: written.record.id, index: ShardIndex(index) };
+        let request = Request {
+            disk: DiskId(u32::from(index)),
+            epoch: Epoch(3),
+            priority: Priority::Background,
+            operation: Operation::Delete(key),
+        };
+        cluster.peers.call(NodeId(0), request).await.unwrap();
+        if index == 1 {
+            cluster.check(&written, &segments).await;
+            assert_eq!(cluster.found(), BTreeSet::from([0, 1]));
+        }
+    }
+    let error = cluster.reader.read(&written.record, &whole(&written)).await.unwrap_err();
+    assert!(error.is(Posix::NotFound), "{error}");
+    assert!(cluster.reader.slots(&written.record).await.unwrap_err().is(Posix::NotFound));
+    assert!(cluster.found().is_empty());
+}
+
+#[tokio::test]
+async fn clones_share_pins() {
+    let cluster = Cluster::new(1);
+    let stripe = cluster.target("replica:1").id;
+    let clone = cluster.reader.clone();
+    let pins = [cluster.reader.pin(stripe), clone.pin(stripe)];
+    assert!(cluster.reader.pinned(stripe) && clone.pinned(stripe));
+    let [first, second] = pins;
+    drop(first);
+    assert!(cluster.reader.pinned(stripe));
+    drop(second);
+    assert!(!cluster.reader.pinned(stripe));
+}
