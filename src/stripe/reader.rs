@@ -69,6 +69,19 @@ pub struct StripeReader {
     pub(super) timeout: Duration,
 }
 
+/// What is to be reconstructed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lack<'a> {
+    /// These shards ...
+    pub(super) lost: &'a [ShardIndex],
+    /// ... at these ranges of their columns, each aligned,
+    pub(super) ranges: &'a [Range<u64>],
+    /// without the shards with these bits.
+    pub(super) excluded: u64,
+    /// Priority of the fetches.
+    pub(super) priority: Priority,
+}
+
 impl StripeReader {
     /// Reads through `peers`. Findings that do not fit into `findings` are dropped: a later read finds them again.
     pub fn new(
@@ -209,8 +222,8 @@ impl StripeReader {
         }
         let ranges = lost.iter().filter_map(|index| plan.wanted.get(index)).flatten().cloned();
         let ranges = merge(ranges.collect(), 0);
-        let rebuilt =
-            self.reconstruct(record, &lost, &ranges, excluded, Priority::Read, sources).await?;
+        let lack = Lack { lost: &lost, ranges: &ranges, excluded, priority: Priority::Read };
+        let rebuilt = self.reconstruct(record, lack, sources).await?;
         for (index, cells) in lost.into_iter().zip(rebuilt) {
             columns.insert(index, ranges.iter().cloned().zip(cells).collect());
         }
@@ -262,17 +275,14 @@ impl StripeReader {
         if fits { Ok(bytes) } else { Err(channel.confused()) }
     }
 
-    /// The shards `lost` at aligned ranges of their columns, from any k others that are not `excluded`: for each
-    /// shard the bytes of each range.
+    /// What lacks, from any k other shards: for each lost shard the bytes of each range.
     pub(super) async fn reconstruct(
         &self,
         record: &StripeRecord,
-        lost: &[ShardIndex],
-        ranges: &[Range<u64>],
-        excluded: u64,
-        priority: Priority,
+        lack: Lack<'_>,
         sources: &mut Sources,
     ) -> Result<Vec<Vec<Bytes>>> {
+        let Lack { lost, ranges, excluded, priority } = lack;
         let coder = coder(record.class.scheme);
         let without = lost.iter().fold(excluded, |mask, index| mask | 1 << index.0);
         let mut columns = Columns::default();

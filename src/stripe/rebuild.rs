@@ -5,9 +5,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::net::{Operation, Priority, Response, Seal, ShardHeader, ShardKey};
 use crate::stripe::layout::StripeRecord;
 use crate::stripe::put::Channel;
-use crate::stripe::reader::{Sources, StripeReader};
+use crate::stripe::reader::{Lack, Sources, StripeReader};
 use crate::types::{DiskId, NodeId, ShardIndex};
-use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,7 +73,6 @@ impl StripeReader {
                     last = Some(Error::corrupt(text));
                 }
                 Err(error) => {
-                    channel.discard(key).await;
                     if last.is_none() {
                         self.report(record, &sources);
                         return Err(error.while_doing(doing()));
@@ -122,7 +120,17 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// Leaves nothing behind if it fails.
     async fn run(&self, seal: &Seal, sources: &mut Sources) -> Result<[u8; 32]> {
+        let mut begun = false;
+        let result = self.copy(seal, sources, &mut begun).await;
+        if begun && result.is_err() {
+            self.channel.discard(self.key).await;
+        }
+        result
+    }
+
+    async fn copy(&self, seal: &Seal, sources: &mut Sources, begun: &mut bool) -> Result<[u8; 32]> {
         let scheme = self.record.class.scheme;
         let header = ShardHeader {
             key: self.key,
@@ -132,16 +140,21 @@ impl Job<'_> {
             cell_bytes: self.record.class.cell_bytes,
             epoch: self.record.epoch,
         };
-        self.channel.begin(header).await?;
         let geometry = self.record.geometry();
         for row in 0..geometry.rows() {
-            let range = [geometry.columns_of(row)];
-            let (lost, priority) = ([self.key.index], self.channel.priority);
-            let rebuilt = self
-                .reader
-                .reconstruct(self.record, &lost, &range, self.excluded, priority, sources)
-                .await?;
-            let cell = rebuilt.into_iter().flatten().next().unwrap_or_else(Bytes::new);
+            let lack = Lack {
+                lost: &[self.key.index],
+                ranges: &[geometry.columns_of(row)],
+                excluded: self.excluded,
+                priority: self.channel.priority,
+            };
+            let rebuilt = self.reader.reconstruct(self.record, lack, sources).await?;
+            if row == 0 {
+                // Not earlier: it may replace a shard that is partly good.
+                *begun = true;
+                self.channel.begin(header).await?;
+            }
+            let cell = rebuilt.into_iter().flatten().next().unwrap_or_default();
             self.channel.append(self.key, cell).await?;
         }
         self.channel.seal(self.key, seal.clone()).await

@@ -5,7 +5,8 @@ use crate::cpu::Cpu;
 use crate::disk::queue::DiskQueue;
 use crate::disk::set::{DiskHandle, DiskSet};
 use crate::disk::sim::SimMachine;
-use crate::net::Priority;
+use crate::error::Result;
+use crate::net::{Operation, Peers, Priority, Request, Response, Seal, ShardHeader, ShardKey};
 use crate::shard::serve::LocalPeers;
 use crate::shard::store::{ShardStore, StoreLimits};
 use crate::stripe::reader::{Finding, Members, Piece, StripeReader};
@@ -15,6 +16,7 @@ use crate::types::{
     ShardIndex, StripeId, VolumeId,
 };
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc::{Receiver, channel};
@@ -35,6 +37,22 @@ impl Members for TestMembers {
 
     fn epoch(&self) -> Epoch {
         Epoch(3)
+    }
+}
+
+/// Peers of which some disks never answer.
+#[derive(Debug)]
+pub(super) struct Silent {
+    pub(super) peers: Arc<LocalPeers>,
+    pub(super) disks: Vec<u32>,
+}
+
+impl Peers for Silent {
+    fn call(&self, node: NodeId, request: Request) -> BoxFuture<'_, Result<Response>> {
+        if self.disks.contains(&request.disk.0) {
+            return Box::pin(std::future::pending());
+        }
+        self.peers.call(node, request)
     }
 }
 
@@ -91,6 +109,16 @@ impl Cluster {
         self.writer.write(self.target(class), segments.to_vec()).await.unwrap()
     }
 
+    /// From now on these disks are silent for the writer and the reader.
+    pub(super) fn silence(&mut self, disks: &[u32]) {
+        let silent = Silent { peers: Arc::clone(&self.peers), disks: disks.to_vec() };
+        let (silent, cpu) = (Arc::new(silent), Arc::new(Cpu::new(2)));
+        let (sender, findings) = channel(100);
+        self.findings = findings;
+        self.writer = StripeWriter::new(silent.clone(), cpu.clone());
+        self.reader = StripeReader::new(silent, cpu, self.members.clone(), sender);
+    }
+
     /// Reads everything and compares.
     pub(super) async fn check(&self, written: &Written, segments: &[NewSegment]) {
         let read = self.reader.read(&written.record, &whole(written)).await.unwrap();
@@ -115,7 +143,6 @@ impl Cluster {
 
     /// Replaces a shard by another that is valid in itself, but wrong.
     pub(super) async fn lie(&self, written: &Written, index: u8) {
-        use crate::net::{Operation, Peers, Request, Seal, ShardHeader, ShardKey};
         let record = &written.record;
         let disk = record.disks[usize::from(index)];
         let key = ShardKey { stripe: record.id, index: ShardIndex(index) };

@@ -101,3 +101,15 @@ async fn a_stripe_needs_segments() {
     let error = cluster.writer.write(cluster.target("2+1"), Vec::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Internal);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_disk_is_replaced_and_later_decoded_around() {
+    let mut cluster = Cluster::new(7);
+    cluster.silence(&[2]);
+    let segments = segments(&MIXED);
+    let written = cluster.write("4+2", &segments).await;
+    assert_eq!((written.record.missing, written.record.disks[2]), (0, DiskId(6)));
+    cluster.silence(&[0, 6]);
+    cluster.check(&written, &segments).await;
+    assert_eq!(cluster.found().into_iter().collect::<Vec<_>>(), [0, 2]);
+}
