@@ -156,7 +156,7 @@ async fn run(seed: u64) {
             world.check().await;
         }
     }
-    for _ in 0..4 {
+    for _ in 0..8 {
         tokio::time::advance(Duration::from_secs(31)).await;
         for worker in &world.workers {
             settle(worker.as_ref()).await;
@@ -177,7 +177,7 @@ async fn run(seed: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn workers_never_change_what_files_hold() {
-    for seed in 1..=4 {
+    for seed in 1..=6 {
         // Shown only if it fails.
         eprintln!("seed {seed}");
         run(seed).await;
