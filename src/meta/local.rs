@@ -165,7 +165,11 @@ impl LocalLog {
                 return answer;
             }
             let shared = self.shared.clone();
-            self.shared.queue.run(move || Ok(shared.apply_waiting())).await?;
+            let apply = move || {
+                shared.apply_waiting();
+                Ok(())
+            };
+            self.shared.queue.run(apply).await?;
         }
         answered.await.map_err(|_closed| Error::internal("the log gave no answer"))?
     }

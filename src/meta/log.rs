@@ -14,7 +14,6 @@
 //!
 //! Assumed of the medium: a sector of 512 bytes is written whole or not at all; a sync that succeeded is true. Within
 //! a batch that was not synced, any sector may be missing.
-#![deny(clippy::indexing_slicing)]
 
 use crate::disk::set::DiskHandle;
 use crate::disk::{Disk, DiskFile, OpenMode};

@@ -85,8 +85,11 @@ impl Deaths {
 pub(super) struct Proposal {
     pub(super) commands: Vec<Command>,
     pub(super) encoded: Vec<Bytes>,
-    pub(super) answer: oneshot::Sender<Result<(Vec<Reply>, LogPosition)>>,
+    pub(super) answer: Answerer,
 }
+
+/// Whom the replies and the position behind the last command go to.
+type Answerer = oneshot::Sender<Result<(Vec<Reply>, LogPosition)>>;
 
 /// Everything that is applied and not yet in a durable state, in order.
 #[derive(Debug)]
@@ -340,10 +343,7 @@ pub(super) fn position(cell: &AtomicU64) -> LogPosition {
     LogPosition(cell.load(Ordering::SeqCst))
 }
 
-fn refuse(
-    answers: Vec<(usize, oneshot::Sender<Result<(Vec<Reply>, LogPosition)>>)>,
-    error: &Error,
-) {
+fn refuse(answers: Vec<(usize, Answerer)>, error: &Error) {
     for (_count, answer) in answers {
         drop(answer.send(Err(error.clone())));
     }

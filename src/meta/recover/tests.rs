@@ -8,7 +8,7 @@ use crate::error::{ErrorKind, Posix, Result};
 use crate::meta::Log;
 use crate::meta::client::Views;
 use crate::meta::command::{Command, NewNode};
-use crate::types::{DiskId, FileKind, Ino, ROOT_INO, Timestamp, VolumeId};
+use crate::types::{ClassId, DiskId, FileKind, Ino, ROOT_INO, Timestamp, VolumeId};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -426,7 +426,7 @@ async fn power_cuts_leave_a_prefix_with_all_that_was_synced() {
     let points = machine.sync_points();
     for at in points.iter().flat_map(|at| [*at - 1, *at]) {
         let expected = acknowledged_at(&acknowledged, at);
-        for state in machine.crash_states(at, 4, 3) {
+        for state in machine.crash_states(at, 10, 3) {
             let rebooted = SimMachine::from_image(state.image);
             let opened = mount(&rebooted, &[]).await.unwrap_or_else(|e| panic!("cut at {at}: {e}"));
             let found = count(&opened);
@@ -441,12 +441,12 @@ async fn recovery_may_be_cut_as_well() {
     let machine = machine(2, "replica:2").await;
     let acknowledged = life(&machine, true).await;
     let points = machine.sync_points();
-    for at in points.into_iter().step_by(9) {
+    for at in points.into_iter().step_by(5) {
         let expected = acknowledged_at(&acknowledged, at);
         let Some(state) = machine.crash_states(at, 3, 11).last() else { continue };
         let second = SimMachine::from_image(state.image);
         let found = count(&mount(&second, &[]).await.unwrap());
-        for cut in second.sync_points().into_iter().step_by(3) {
+        for cut in second.sync_points().into_iter().step_by(2) {
             for state in second.crash_states(cut, 3, 5) {
                 let third = SimMachine::from_image(state.image);
                 let again = mount(&third, &[]).await;
@@ -472,4 +472,104 @@ async fn skipped_syncs_are_noticed() {
         worst = worst.min(mount(&rebooted, &[]).await.map_or(0, |opened| count(&opened)));
     }
     assert!(worst < 2, "a lost sync went unnoticed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_more_redundant_class_gets_more_log_disks() {
+    let machine = machine(6, "4+2").await;
+    let opened = mount(&machine, &[]).await.unwrap();
+    let class = Class::new("3+3".parse().unwrap());
+    let command = Command::SetClass { id: ClassId(1), class };
+    let (replies, _end) = opened.log.propose(vec![command]).await.unwrap();
+    assert!(replies[0].is_ok(), "{replies:?}");
+    ticks(&opened, 1).await;
+    assert_eq!(opened.log.members().tolerance, 3);
+    assert_eq!(log_disks(&opened), [1, 2, 3, 4]);
+    drop(opened);
+    mount(&machine, &[0, 1, 2]).await.unwrap();
+}
+
+/// redb without a cache reads every page from the copies.
+const UNCACHED: OpenOptions = OpenOptions { cache_bytes: 0, ..OPTIONS };
+
+#[tokio::test(start_paused = true)]
+async fn damaged_copies_of_the_state_are_made_anew() {
+    let machine = machine(6, "4+2").await;
+    let opened = mount_with(&machine, &[], UNCACHED).await.unwrap();
+    put(&opened, 0..50).await;
+    opened.log.checkpoint().await.unwrap();
+    for disk in [0, 1] {
+        assert!(machine.zero(disk, "meta/state.redb", 8192, 1 << 40));
+    }
+    assert_eq!(count(&opened), 50);
+    put(&opened, 50..60).await;
+    opened.log.sync().await.unwrap();
+    assert_eq!(log_disks(&opened), [3]);
+    ticks(&opened, 1).await;
+    // The damaged ones are avoided for a while.
+    assert_eq!(log_disks(&opened), [3, 4, 5]);
+    drop(opened);
+    assert_eq!(count(&mount(&machine, &[2, 3]).await.unwrap()), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_is_lost_on_all_disks_is_replayed_from_the_last_checkpoint() {
+    let machine = machine(6, "4+2").await;
+    let opened = mount_with(&machine, &[], UNCACHED).await.unwrap();
+    put(&opened, 0..50).await;
+    opened.log.checkpoint().await.unwrap();
+    let old: Vec<_> = (0..3).map(|d| machine.contents(d, "meta/state.redb").unwrap()).collect();
+    put(&opened, 50..400).await;
+    for (disk, old) in old.into_iter().enumerate() {
+        // Nothing that was written since the checkpoint is there any more.
+        machine.damage(disk, "meta/state.redb", |bytes| *bytes = old);
+    }
+    put(&opened, 400..420).await;
+    assert_eq!(count(&opened), 420);
+    opened.log.sync().await.unwrap();
+    assert_eq!(log_disks(&opened), [1], "the others are made anew");
+    ticks(&opened, 12).await;
+    assert_eq!(log_disks(&opened).len(), 3);
+    drop(opened);
+    assert_eq!(count(&mount(&machine, &[0, 1]).await.unwrap()), 420);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_cannot_be_read_anywhere_stops_the_volume() {
+    let machine = machine(2, "replica:2").await;
+    let opened = mount_with(&machine, &[], UNCACHED).await.unwrap();
+    put(&opened, 0..50).await;
+    opened.log.checkpoint().await.unwrap();
+    for disk in [0, 1] {
+        assert!(machine.zero(disk, "meta/state.redb", 8192, 1 << 40));
+    }
+    let refused = opened.log.propose(vec![create(50)]).await.unwrap_err();
+    assert!(refused.is(Posix::ReadOnly), "{refused}");
+    assert!(opened.log.status().read_only.is_some());
+    drop(opened);
+    assert_eq!(mount(&machine, &[]).await.unwrap_err().kind(), ErrorKind::Refused);
+}
+
+/// A list that was never in force does not win over one that knows its holders to be away.
+#[tokio::test(start_paused = true)]
+async fn of_two_lists_of_one_epoch_the_one_that_knows_the_other_away_wins() {
+    let base = machine(4, "2+1").await;
+    let opened = mount(&base, &[]).await.unwrap();
+    let mut half = opened.log.members();
+    put(&opened, 0..2).await;
+    opened.log.sync().await.unwrap();
+    drop(opened);
+    // A mount that got no further than disk 4.
+    half.previous_epoch = half.epoch;
+    half.epoch = half.epoch.next();
+    let mut superblock = superblock::read(&*base.disk(3)).unwrap().unwrap();
+    superblock.members = half;
+    superblock.sequence += 1;
+    superblock::write(&*base.disk(3), &superblock).unwrap();
+    let opened = mount(&base, &[3]).await.unwrap();
+    assert_eq!(opened.log.epoch(), superblock.members.epoch, "the same number, another list");
+    put(&opened, 2..4).await;
+    opened.log.sync().await.unwrap();
+    drop(opened);
+    assert_eq!(count(&mount(&base, &[]).await.unwrap()), 4);
 }
