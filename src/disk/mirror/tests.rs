@@ -181,6 +181,27 @@ fn every_replica_alone_is_the_whole_state() {
 }
 
 #[test]
+fn equal_replicas_are_attached_as_they_are() {
+    let world = World::new(3);
+    fill(&world.create(), 20);
+    let mirror = world.open(0).unwrap();
+    assert!(mirror.attach(id(1), world.file(1)).unwrap());
+    let db = database(&mirror).unwrap();
+    (21..40).for_each(|number| step(&db, number, Durability::Immediate).unwrap());
+    drop(db);
+    assert_eq!(mirror.replicas(), [(id(0), true), (id(1), true)]);
+    let again = world.open(1).unwrap();
+    assert!(again.attach(id(0), world.file(0)).unwrap());
+    assert!(!again.attach(id(2), world.file(2)).unwrap(), "it was left behind");
+    for disk in [0, 1] {
+        let mut db = database(&world.open(disk).unwrap()).unwrap();
+        assert_eq!(steps(&db), 39);
+        assert!(db.check_integrity().unwrap());
+    }
+    assert_eq!(world.dead(), []);
+}
+
+#[test]
 fn reads_of_any_range_are_right_and_odd_writes_refused() {
     let world = World::new(1);
     let mirror = world.create();

@@ -573,3 +573,31 @@ async fn of_two_lists_of_one_epoch_the_one_that_knows_the_other_away_wins() {
     drop(opened);
     assert_eq!(count(&mount(&base, &[]).await.unwrap()), 4);
 }
+
+/// Power cuts while a log disk fails and another takes its place; the failed one is back at the mount, or is not.
+#[tokio::test(start_paused = true)]
+async fn power_cuts_during_member_changes_lose_nothing() {
+    let machine = machine(4, "2+1").await;
+    let opened = mount(&machine, &[]).await.unwrap();
+    let mut acknowledged = vec![(machine.journal_len(), 0)];
+    for (step, first) in [0, 2, 4, 6].into_iter().enumerate() {
+        machine.set_offline(0, step == 1 || step == 2);
+        put(&opened, first..first + 2).await;
+        opened.log.sync().await.unwrap();
+        acknowledged.push((machine.journal_len(), first + 2));
+        ticks(&opened, if step == 2 { 6 } else { 1 }).await;
+    }
+    assert_eq!(log_disks(&opened), [2, 3]);
+    drop(opened);
+    let start = acknowledged[0].0;
+    for at in machine.sync_points().into_iter().filter(|at| *at >= start) {
+        let expected = acknowledged_at(&acknowledged, at);
+        for (number, state) in machine.crash_states(at, 6, 9).enumerate() {
+            let rebooted = SimMachine::from_image(state.image);
+            let without = if number % 2 == 0 { vec![] } else { vec![0] };
+            let opened = mount(&rebooted, &without).await;
+            let found = count(&opened.unwrap_or_else(|e| panic!("cut at {at}: {e}")));
+            assert!((expected..=8).contains(&found), "cut at {at}: {found} of {expected}");
+        }
+    }
+}
