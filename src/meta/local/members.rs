@@ -192,7 +192,7 @@ impl Shared {
             }
             None => return Ok(()),
         };
-        match self.copy_some(disk, COPY_STEPS).await {
+        match self.copy_some(COPY_STEPS).await {
             Ok(false) => return Ok(()),
             Ok(true) => {}
             Err(error) => {
@@ -254,7 +254,7 @@ impl Shared {
         self.queue.run(job).await
     }
 
-    async fn copy_some(&self, _disk: DiskId, steps: usize) -> Result<bool> {
+    async fn copy_some(&self, steps: usize) -> Result<bool> {
         for _step in 0..steps {
             let mirror = self.mirror()?;
             if self.queue.run_background(move || mirror.copy_step(COPY_PAGES)).await? {
@@ -327,7 +327,7 @@ impl Shared {
         let has_state = |(replica, alive): &(DiskId, bool)| *replica == disk && *alive;
         if !self.mirror()?.replicas().iter().any(has_state) {
             self.start_copy(disk).await?;
-            while !self.copy_some(disk, COPY_STEPS).await? {}
+            while !self.copy_some(COPY_STEPS).await? {}
         }
         self.complete(side, disk, Some(old)).await
     }

@@ -1,3 +1,5 @@
+#![expect(clippy::indexing_slicing, reason = "a test may panic")]
+
 use super::merge::Merged;
 use super::record::{Batch, Found, Header, Record, SECTOR_BYTES, find, seed};
 use super::scan::{Copy, scan};
