@@ -1,3 +1,4 @@
+#[expect(clippy::cast_possible_truncation, reason = "numbers below a few segments")]
 mod random;
 
 use super::*;
