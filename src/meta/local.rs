@@ -26,6 +26,8 @@ mod members;
 mod order;
 mod rounds;
 pub(crate) mod state;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use order::{Deaths, Start, StateHandle};
 

@@ -1,0 +1,110 @@
+use super::*;
+use crate::class::Class;
+use crate::disk::Disk;
+use crate::disk::local::LocalDisk;
+use crate::disk::queue::DiskQueue;
+use crate::disk::superblock;
+use crate::meta::command::NewNode;
+use crate::meta::recover::{NewVolume, OpenOptions, Opened, PresentDisk, format, open};
+use crate::types::{FileKind, Ino, ROOT_INO, Timestamp, VolumeId};
+use std::path::Path;
+use std::time::Duration;
+
+fn disks(root: &Path) -> Vec<(Arc<dyn Disk>, DiskQueue)> {
+    let disk = |number: u32| -> (Arc<dyn Disk>, DiskQueue) {
+        let path = root.join(number.to_string());
+        std::fs::create_dir_all(&path).unwrap();
+        let disk = Arc::new(LocalDisk::open(&path).unwrap());
+        (disk, DiskQueue::threads(&format!("d{number}"), 2, 16).unwrap())
+    };
+    (1..=4).map(disk).collect()
+}
+
+async fn mount(root: &Path) -> Opened {
+    let present = disks(root).into_iter().map(|(disk, queue)| {
+        let superblock = superblock::read(&*disk).unwrap().unwrap();
+        PresentDisk { disk, queue, superblock }
+    });
+    let options = OpenOptions { segment_bytes: 64 << 10, buffer_bytes: 2000, ..Default::default() };
+    open(present.collect(), options).await.unwrap()
+}
+
+fn create(ino: u64) -> Command {
+    let node = NewNode {
+        ino: Ino(ino),
+        kind: FileKind::File,
+        mode: 0o600,
+        uid: 1,
+        gid: 1,
+        rdev: 0,
+        target: Vec::new(),
+        class: None,
+        xattrs: Vec::new(),
+    };
+    let name = ino.to_string().into_bytes();
+    Command::Create { parent: ROOT_INO, name, node, time: Timestamp::default() }
+}
+
+/// Proposers, rounds and ticks at once, on real threads and files, with a buffer that makes proposers wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_proposers_share_rounds_on_real_disks() {
+    let root = tempfile::tempdir().unwrap();
+    let class = Class::new("2+1".parse().unwrap());
+    let (volume, name) = (VolumeId([4; 16]), String::from("threads"));
+    let new = NewVolume { volume, name, class, uid: 0, gid: 0, time: Timestamp::default() };
+    format(disks(root.path()), new).await.unwrap();
+    let opened = mount(root.path()).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for proposer in 0..8 {
+        let log = opened.log.clone();
+        tasks.spawn(async move {
+            for number in 0..25 {
+                // Numbers rise within a proposer only; those that came too late are refused by a reply.
+                let (replies, end) = log.propose(vec![create(100 + number * 8 + proposer)]).await?;
+                assert_eq!(replies.len(), 1);
+                if number % 5 == 0 {
+                    log.sync().await?;
+                    assert!(log.durable() >= end);
+                }
+            }
+            Ok::<_, Error>(())
+        });
+    }
+    let log = opened.log.clone();
+    tasks.spawn(async move {
+        for _ in 0..10 {
+            log.tick().await?;
+            log.checkpoint().await?;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    });
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap().unwrap();
+    }
+    let totals = opened.log.view().unwrap().totals().unwrap();
+    let applied = opened.log.applied();
+    opened.log.shutdown().await.unwrap();
+    assert_eq!(opened.log.status().checkpointed, applied);
+    drop(opened);
+    let opened = mount(root.path()).await;
+    assert!(opened.clean);
+    assert_eq!(opened.log.view().unwrap().totals().unwrap().inodes, totals.inodes);
+    assert_eq!(opened.log.applied(), applied.advance(1), "the start of this mount");
+}
+
+#[test]
+fn closing_is_noted_and_damage_of_the_note_is_seen() {
+    let root = tempfile::tempdir().unwrap();
+    let (disk, _queue) = disks(root.path()).remove(0);
+    drop(state::create_copy(&*disk).unwrap());
+    assert_eq!(state::read_clean(&*disk), None);
+    state::write_clean(&*disk, Epoch(3), LogPosition(7)).unwrap();
+    state::write_clean(&*disk, Epoch(4), LogPosition(9)).unwrap();
+    assert_eq!(state::read_clean(&*disk), Some((Epoch(4), LogPosition(9))));
+    let note = root.path().join("1/meta/clean");
+    let mut bytes = std::fs::read(&note).unwrap();
+    bytes[3] ^= 1;
+    std::fs::write(&note, bytes).unwrap();
+    assert_eq!(state::read_clean(&*disk), None);
+}
