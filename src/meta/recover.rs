@@ -6,11 +6,11 @@
 //! in here leaves either the old epoch as it was, or the new one complete.
 
 use crate::class::Class;
-use crate::disk::Disk;
 use crate::disk::mirror::OnDead;
 use crate::disk::queue::DiskQueue;
 use crate::disk::set::{DiskHandle, DiskSet};
-use crate::disk::superblock::{MemberList, MemberState, Superblock};
+use crate::disk::superblock::{Member, MemberList, MemberState, Superblock};
+use crate::disk::{Disk, OpenMode};
 use crate::error::{Error, Result};
 use crate::meta::Log;
 use crate::meta::client::Views;
@@ -20,7 +20,7 @@ use crate::meta::local::{Deaths, LocalLog, Start, StateHandle};
 use crate::meta::log::merge::Merged;
 use crate::meta::log::scan::scan;
 use crate::meta::store::Store;
-use crate::types::{DiskId, Incarnation, LogPosition, Timestamp, VolumeId};
+use crate::types::{DiskId, Epoch, Incarnation, LogPosition, Timestamp, VolumeId};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -174,13 +174,13 @@ pub async fn open(present: Vec<PresentDisk>, options: OpenOptions) -> Result<Ope
 struct Survey {
     log: Arc<Merged>,
     /// Base of the newest chain.
-    base: crate::types::Epoch,
+    base: Epoch,
     /// Copies of the state that open, and how far each is; the furthest first.
     copies: Vec<(DiskId, LogPosition)>,
     /// What was wrong with others.
     complaints: Vec<String>,
     /// Where the volume was closed, as the disks say.
-    clean: Vec<(crate::types::Epoch, LogPosition)>,
+    clean: Vec<(Epoch, LogPosition)>,
     /// Disks with a log, whatever their state.
     members: Vec<DiskId>,
 }
@@ -310,7 +310,7 @@ impl Survey {
         let mut used = vec![handle.id];
         let equals = self.copies.iter().filter(|(disk, other)| *disk != handle.id && *other == at);
         for other in equals.filter_map(|(disk, _at)| disks.get(*disk)) {
-            let file = open_copy(&*other.disk, crate::disk::OpenMode::Write);
+            let file = open_copy(&*other.disk, OpenMode::Write);
             match file.and_then(|file| mirror.attach(other.id, file)) {
                 Ok(true) => used.push(other.id),
                 Ok(false) => {}
@@ -349,7 +349,7 @@ fn disk_set(list: &MemberList, present: Vec<PresentDisk>) -> Arc<DiskSet> {
             Arc::new(DiskHandle { id: superblock.disk, disk, queue })
         })
         .collect();
-    let slot = |member: &crate::disk::superblock::Member| {
+    let slot = |member: &Member| {
         let at = handles.iter().position(|handle| handle.id == member.disk);
         (member.disk, member.path.clone(), at.map(|at| handles.swap_remove(at)))
     };

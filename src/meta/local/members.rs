@@ -4,6 +4,7 @@ use super::order::{Shared, position};
 use super::read_only;
 use super::rounds::Side;
 use super::state::{begin_copy, promote};
+use crate::disk::mirror::MirrorFile;
 use crate::disk::set::DiskHandle;
 use crate::disk::superblock::{self, LogMember, MemberList, MemberState, Superblock};
 use crate::error::{Error, Result};
@@ -337,7 +338,7 @@ impl Shared {
         self.disks.get(disk).ok_or_else(down)
     }
 
-    fn mirror(&self) -> Result<crate::disk::mirror::MirrorFile> {
+    fn mirror(&self) -> Result<MirrorFile> {
         self.state().mirror.ok_or_else(|| read_only("its state is a private copy"))
     }
 }

@@ -4,7 +4,7 @@ use crate::disk::mirror::{MirrorFile, OnDead};
 use crate::disk::set::DiskHandle;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, Posix, Result};
-use crate::format::{Decoded, Reader, Writer};
+use crate::format::{Decoded, FormatError, Reader, Writer};
 use crate::meta::command::Command;
 use crate::meta::log::make_dir;
 use crate::meta::store::Store;
@@ -86,7 +86,7 @@ fn decode_clean(bytes: &[u8]) -> Decoded<(Epoch, LogPosition)> {
     let mut reader = Reader::new(bytes);
     let summed = reader.take(16)?;
     if xxh3(summed) != reader.u64()? {
-        return Err(crate::format::FormatError::Sum);
+        return Err(FormatError::Sum);
     }
     let mut fields = Reader::new(summed);
     Ok((Epoch(fields.u64()?), LogPosition(fields.u64()?)))
