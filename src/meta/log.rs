@@ -40,6 +40,9 @@ pub const SILENT: Duration = Duration::from_secs(10);
 /// Directory of the log on a disk.
 pub const LOG_DIR: &str = "log";
 
+/// A file that is kept for the day when the device is full: the log goes on until space is freed.
+const SPARE_FILE: &str = "log/spare";
+
 /// Which log a file belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Chain {
@@ -85,7 +88,12 @@ impl LogWriter {
     ) -> Result<Self> {
         make_dir(&*disk, LOG_DIR)?;
         remove_chains(&*disk, |base| Some(base) != keep)?;
-        Ok(Self { disk, chain, segment_bytes, files: Vec::new(), current: None })
+        let writer = Self { disk, chain, segment_bytes, files: Vec::new(), current: None };
+        match writer.prepare_spare() {
+            // A device that is full already goes without.
+            Err(error) if !error.is(Posix::NoSpace) => Err(error),
+            Ok(()) | Err(_) => Ok(writer),
+        }
     }
 
     /// Writes a batch behind the last one; durable on return. After an error the disk has left the log.
@@ -110,10 +118,18 @@ impl LogWriter {
     /// Removes files whose records are all before `position`.
     pub fn trim(&mut self, position: LogPosition) -> Result<()> {
         let mut removed = false;
+        let mut spare = self.has_spare();
         while let [first, second, ..] = self.files.as_slice()
             && *second <= position
         {
-            ignore_absent(self.disk.remove(&self.chain.file_name(*first)))?;
+            let name = self.chain.file_name(*first);
+            if spare {
+                ignore_absent(self.disk.remove(&name))?;
+            } else {
+                // Its records are all before those of any later file, so nobody takes them for new ones.
+                self.disk.rename(&name, SPARE_FILE)?;
+                spare = true;
+            }
             self.files.remove(0);
             removed = true;
         }
@@ -125,14 +141,52 @@ impl LogWriter {
         let first = batch.first();
         let name = self.chain.file_name(first);
         let capacity = self.segment_bytes.max(SECTOR_BYTES as u64 + length);
-        let file = self.disk.open(&name, OpenMode::CreateNew)?;
-        file.set_len(capacity)?;
+        let file = match self.allocate(&name, capacity) {
+            Err(error) if error.is(Posix::NoSpace) => self.take_spare(&name, capacity, error)?,
+            other => other?,
+        };
+        let capacity = file.len()?;
         let header = Header::new(self.chain, batch.epoch(), first);
         file.write(0, &header.encode())?;
         file.sync_data()?;
         self.disk.sync_dir(LOG_DIR)?;
         self.files.push(first);
         Ok(Current { file, offset: SECTOR_BYTES as u64, capacity })
+    }
+}
+
+impl LogWriter {
+    fn allocate(&self, name: &str, capacity: u64) -> Result<Arc<dyn DiskFile>> {
+        let file = self.disk.open(name, OpenMode::CreateNew)?;
+        if let Err(error) = file.set_len(capacity) {
+            ignore_absent(self.disk.remove(name))?;
+            return Err(error);
+        }
+        Ok(file)
+    }
+
+    /// The spare file under its new name, if it is long enough; else the error that made it necessary.
+    fn take_spare(&self, name: &str, capacity: u64, error: Error) -> Result<Arc<dyn DiskFile>> {
+        let spare = self.disk.open(SPARE_FILE, OpenMode::Write);
+        let Ok(file) = spare else { return Err(error) };
+        if file.len()? < capacity {
+            return Err(error);
+        }
+        self.disk.rename(SPARE_FILE, name)?;
+        Ok(file)
+    }
+
+    fn has_spare(&self) -> bool {
+        let length = self.disk.open(SPARE_FILE, OpenMode::Read).and_then(|file| file.len());
+        length.is_ok_and(|length| length >= self.segment_bytes)
+    }
+
+    fn prepare_spare(&self) -> Result<()> {
+        if self.has_spare() {
+            return Ok(());
+        }
+        ignore_absent(self.disk.remove(SPARE_FILE))?;
+        self.allocate(SPARE_FILE, self.segment_bytes)?.sync_data()
     }
 }
 

@@ -40,6 +40,10 @@ fn copy(disk: &Arc<dyn Disk>) -> Copy {
     scan(&**disk, VOLUME, Epoch(9)).unwrap().unwrap()
 }
 
+fn log_files(machine: &SimMachine, disk: usize) -> Vec<String> {
+    machine.file_names(disk).into_iter().filter(|name| name.ends_with(".log")).collect()
+}
+
 fn positions(copy: &Copy) -> Vec<u64> {
     copy.records.keys().map(|position| position.get()).collect()
 }
@@ -115,7 +119,7 @@ fn records_of_another_chain_or_volume_do_not_pass() {
 fn batches_roll_over_files_and_are_read_back() {
     let machine = SimMachine::new(1, 1);
     let (disk, _writer) = filled(&machine, 0);
-    assert!(machine.file_names(0).len() > 1);
+    assert!(log_files(&machine, 0).len() > 1);
     let found = copy(&disk);
     assert_eq!(positions(&found), (0..15).collect::<Vec<_>>());
     assert_eq!((found.base, found.first, found.damaged), (Epoch(3), LogPosition(0), 0));
@@ -130,7 +134,7 @@ fn a_batch_larger_than_a_file_gets_a_file_of_its_own() {
     let mut writer = writer(&disk);
     writer.append(&batch(0, 100)).unwrap();
     writer.append(&batch(100, 1)).unwrap();
-    assert_eq!(machine.file_names(0).len(), 2);
+    assert_eq!(log_files(&machine, 0).len(), 2);
     assert_eq!(copy(&disk).records.len(), 101);
 }
 
@@ -138,16 +142,16 @@ fn a_batch_larger_than_a_file_gets_a_file_of_its_own() {
 fn trimming_frees_whole_files_only() {
     let machine = SimMachine::new(1, 1);
     let (disk, mut writer) = filled(&machine, 0);
-    let files = machine.file_names(0).len();
+    let files = log_files(&machine, 0).len();
     let second = writer.files[1].get();
     writer.trim(LogPosition(second - 1)).unwrap();
-    assert_eq!(machine.file_names(0).len(), files);
+    assert_eq!(log_files(&machine, 0).len(), files);
     writer.trim(LogPosition(second)).unwrap();
-    assert_eq!(machine.file_names(0).len(), files - 1);
+    assert_eq!(log_files(&machine, 0).len(), files - 1);
     assert_eq!(copy(&disk).first, LogPosition(second));
     assert_eq!(positions(&copy(&disk)), (second..15).collect::<Vec<_>>());
     writer.trim(LogPosition(1000)).unwrap();
-    assert_eq!(machine.file_names(0).len(), 1, "the file being written stays");
+    assert_eq!(log_files(&machine, 0).len(), 1, "the file being written stays");
 }
 
 #[test]
@@ -170,7 +174,7 @@ fn one_copy_may_be_damaged_anywhere() {
     let (first, _w) = filled(&machine, 0);
     let (second, _w) = filled(&machine, 1);
     let good = Merged::new(vec![copy(&second)]).tail(LogPosition(0)).unwrap();
-    for name in machine.file_names(0) {
+    for name in log_files(&machine, 0) {
         for sector in 0..SEGMENT / 512 {
             for offset in [0, 15, 44, 300] {
                 machine.flip(0, &name, sector * 512 + offset);
@@ -192,7 +196,7 @@ fn damage_in_every_copy_is_told_from_a_torn_tail() {
     let machine = SimMachine::new(1, 1);
     let (disk, mut writer) = filled(&machine, 0);
     // The last batch (10..15) is torn in the middle: that is a crash.
-    let name = machine.file_names(0).pop().unwrap();
+    let name = log_files(&machine, 0).pop().unwrap();
     let sector = machine.contents(0, &name).unwrap().chunks(512).rposition(|s| s != [0; 512]);
     let inside = u64::try_from(sector.unwrap()).unwrap() * 512;
     machine.flip(0, &name, inside - 512 + 200);
@@ -308,4 +312,23 @@ async fn a_failing_disk_is_named_and_the_others_go_on() {
     assert!(log.append(Arc::new(batch(5, 1))).await.is_empty());
     let failed = log.append(Arc::new(batch(6, 40))).await;
     assert!(failed[0].1.is(Posix::NoSpace));
+}
+
+#[test]
+fn a_full_device_takes_one_more_file_and_trimming_gives_it_back() {
+    let machine = SimMachine::new(1, 1);
+    let (disk, mut writer) = filled(&machine, 0);
+    machine.full(0, 0);
+    for at in 15..17 {
+        writer.append(&batch(at, 1)).unwrap();
+    }
+    assert!(!writer.has_spare(), "it is in use");
+    writer.trim(LogPosition(15)).unwrap();
+    assert!(writer.has_spare());
+    for at in 17..20 {
+        writer.append(&batch(at, 1)).unwrap();
+    }
+    assert_eq!(positions(&copy(&disk)).last(), Some(&19));
+    assert_eq!(Merged::new(vec![copy(&disk)]).tail(LogPosition(15)).unwrap().len(), 5);
+    assert!(writer.append(&batch(20, 90)).unwrap_err().is(Posix::NoSpace));
 }
