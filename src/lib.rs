@@ -4,6 +4,7 @@ extern crate self as ironfs;
 
 pub mod class;
 pub mod codec;
+pub mod config;
 pub mod cpu;
 pub mod disk;
 pub mod erasure;

@@ -16,9 +16,7 @@ mod read;
 
 pub use ranges::Seek;
 
-use crate::cpu::Cpu;
 use crate::error::{Error, ErrorKind, Posix, Result};
-use crate::fs::Clock;
 use crate::fs::node::Node;
 use crate::fs::statfs::SpaceSource;
 use crate::limits::CHUNKS_PER_COMMAND_MAX;
@@ -73,7 +71,7 @@ pub struct DataLimits {
 }
 
 /// What the data half is made of.
-#[expect(missing_debug_implementations, reason = "a clock has nothing to show")]
+#[derive(Debug)]
 pub struct DataParts {
     /// Metadata.
     pub meta: MetaClient,
@@ -85,12 +83,8 @@ pub struct DataParts {
     pub placer: Arc<dyn Placer>,
     /// Room of each class.
     pub space: Arc<dyn SpaceSource>,
-    /// For copying and decompressing.
-    pub cpu: Arc<Cpu>,
     /// Bounds.
     pub limits: DataLimits,
-    /// Wall clock.
-    pub clock: Clock,
 }
 
 /// The data half of the file system.

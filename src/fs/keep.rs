@@ -47,6 +47,11 @@ impl Fs {
         self.meta.sync().await
     }
 
+    /// Bytes of an inode that are dirty, as far as it is in memory.
+    pub fn dirty_bytes(&self, ino: Ino) -> u64 {
+        self.nodes.get(ino).map_or(0, |node| self.data.dirty_bytes(&node))
+    }
+
     /// Ends the mount: the kernel is gone and holds nothing any more. Gives back every orphan, makes everything
     /// durable. The caller has stopped all operations.
     pub async fn shutdown(&self) -> Result<()> {

@@ -9,7 +9,8 @@
 //! Locks, in this order: `side` (durability and members), `gate` (whoever changes the state), `order` and `state`
 //! (short, never across a wait).
 
-use crate::disk::superblock::{MemberList, MemberState};
+use crate::disk::set::DiskHandle;
+use crate::disk::superblock::{Member, MemberList, MemberState};
 use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::limits::COMMAND_BYTES_MAX;
 use crate::meta::client::Views;
@@ -97,6 +98,15 @@ impl LocalLog {
     pub async fn set_disk_state(&self, disk: DiskId, state: MemberState) -> Result<()> {
         let shared = self.shared.clone();
         self.detached(async move { shared.set_disk_state(disk, state).await }).await
+    }
+
+    /// Takes an empty, locked disk into the volume: `handle` and what the list says of it. Durable on return. May be
+    /// cancelled: it goes on.
+    ///
+    /// Errors: `Refused` if its number is taken; `ReadOnly` if the log has stopped.
+    pub async fn add_disk(&self, handle: Arc<DiskHandle>, member: Member) -> Result<()> {
+        let shared = self.shared.clone();
+        self.detached(async move { shared.add_disk(handle, member).await }).await
     }
 
     /// Figures for people.

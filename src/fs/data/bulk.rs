@@ -10,8 +10,8 @@ use crate::net::Priority;
 use crate::stripe::pack::plan_stripes;
 use crate::stripe::writer::{NewSegment, Written};
 use crate::types::{ChunkIndex, ClassId, Ino, SlotIndex, Version};
-use futures_util::StreamExt;
-use futures_util::stream;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -66,8 +66,10 @@ pub(super) async fn flush(data: &Data, snapshots: &[&Snapshot]) -> Result<usize>
     }
     let mut skipped = 0;
     for (class, snapshots) in classes {
-        let plans = plan(&snapshots);
-        let writes = plans.into_iter().map(|members| write(data, class, members));
+        let writes: Vec<BoxFuture<'_, Result<Stripe<'_>>>> = plan(&snapshots)
+            .into_iter()
+            .map(|members| write(data, class, members).boxed())
+            .collect();
         let mut stripes = stream::iter(writes).buffered(data.limits.stripes_in_flight.max(1));
         while let Some(stripe) = stripes.next().await {
             skipped += commit(data, stripe?).await?;

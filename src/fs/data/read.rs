@@ -11,7 +11,8 @@ use crate::stripe::layout::StripeRecord;
 use crate::stripe::reader::Piece;
 use crate::types::{ChunkIndex, Ino, SlotIndex, StripeId};
 use bytes::Bytes;
-use futures_util::future::try_join_all;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, try_join_all};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -79,7 +80,11 @@ impl Data {
         for (at, bytes) in &plan.inline {
             copy_into(&mut out, *at, bytes);
         }
-        let reads = plan.stripes.values().map(|(record, wanted)| self.read_stripe(record, wanted));
+        let reads: Vec<BoxFuture<'_, Result<Vec<(usize, Bytes)>>>> = plan
+            .stripes
+            .values()
+            .map(|(record, wanted)| self.read_stripe(record, wanted).boxed())
+            .collect();
         for pieces in try_join_all(reads).await? {
             for (at, bytes) in pieces {
                 copy_into(&mut out, at, &bytes);

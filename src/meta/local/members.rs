@@ -6,7 +6,7 @@ use super::rounds::Side;
 use super::state::{begin_copy, promote};
 use crate::disk::mirror::MirrorFile;
 use crate::disk::set::DiskHandle;
-use crate::disk::superblock::{self, LogMember, MemberList, MemberState, Superblock};
+use crate::disk::superblock::{self, LogMember, Member, MemberList, MemberState, Superblock};
 use crate::error::{Error, Result};
 use crate::meta::log::record::Batch;
 use crate::meta::log::{Chain, LogDisk, LogWriter, SILENT, remove_chains};
@@ -79,6 +79,29 @@ impl Shared {
             side.log.remove(disk);
             side.failed.insert(disk);
         }
+        self.change(&mut side, list).await
+    }
+
+    /// Puts a list in force that has one more disk, which is empty: its superblock first, so that it is one of the
+    /// volume's as soon as any list names it.
+    pub(super) async fn add_disk(&self, handle: Arc<DiskHandle>, member: Member) -> Result<()> {
+        let mut side = self.side.lock().await;
+        self.check_running()?;
+        let mut list = self.members.borrow().clone();
+        if list.member(member.disk).is_some() || list.disks.len() >= crate::limits::DISKS_MAX {
+            return Err(Error::refused(format!("disk {} cannot be added", member.disk)));
+        }
+        list.disks.push(member);
+        let (disk, id) = (handle.disk.clone(), handle.id);
+        let first = Superblock {
+            volume: self.volume,
+            name: self.name.clone(),
+            disk: id,
+            sequence: 1,
+            members: list.clone(),
+        };
+        handle.queue.run(move || superblock::create(&*disk, &first)).await?;
+        self.disks.admit(handle);
         self.change(&mut side, list).await
     }
 

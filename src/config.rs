@@ -1,0 +1,175 @@
+//! Configuration of a volume: TOML text to structs. Unknown keys are errors; every limit has a default and a unit.
+//! Reads no file and no environment: its callers do.
+#![warn(missing_docs)]
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Where the configuration of a volume lies unless a path is given.
+pub const CONFIG_DIR: &str = "/etc/ironfs";
+
+/// What the mounting process has to know of a volume before it has opened it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Name of the volume; it must be the one in the superblocks.
+    pub name: String,
+    /// Directories, one for each disk, in any order.
+    pub disks: Vec<PathBuf>,
+    /// Limits of memory, concurrency and time.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Bounds of what a mount may use.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Written data that is not yet on disks, in MiB. Bounds the stripes in flight too.
+    pub dirty_mib: u32,
+    /// Verified file data kept for reading again, in MiB.
+    pub read_cache_mib: u32,
+    /// Pages of the metadata kept in memory, in MiB.
+    pub metadata_cache_mib: u32,
+    /// Footers of shards kept in memory, in MiB.
+    pub footer_cache_mib: u32,
+    /// Files open at once on each disk.
+    pub open_shards: u32,
+    /// Stripes being written at once.
+    pub stripes_in_flight: u32,
+    /// Age in milliseconds at which dirty data is written out.
+    pub flush_age_ms: u32,
+    /// How often the log is made durable without being asked, in milliseconds.
+    pub log_flush_ms: u32,
+    /// How often the metadata is checkpointed, in seconds.
+    pub checkpoint_s: u32,
+    /// Bytes of log after which the metadata is checkpointed early, in MiB.
+    pub checkpoint_mib: u32,
+    /// Size of one log file, in MiB.
+    pub log_segment_mib: u32,
+    /// Threads that do the blocking work of one disk.
+    pub disk_threads: u32,
+    /// Requests that may wait for one disk.
+    pub disk_queue: u32,
+    /// Silence after which a disk counts as failed, in seconds.
+    pub disk_timeout_s: u32,
+    /// How long a mount waits for disks that are late, in seconds.
+    pub disk_wait_s: u32,
+    /// Threads that read requests from the kernel.
+    pub loop_threads: u32,
+    /// Computations (coding, compression) at once; 0 means one for each processor.
+    pub cpu_threads: u32,
+    /// Largest fsync that goes into the log instead of a stripe, in KiB for each file, at most 64.
+    pub hot_fsync_kib: u32,
+    /// Small data in the log and metadata before it is packed into stripes, in MiB.
+    pub hot_mib: u32,
+    /// Share of each disk that only repair, cleaning and deletion may use, in percent.
+    pub reserve_percent: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            dirty_mib: 256,
+            read_cache_mib: 128,
+            metadata_cache_mib: 128,
+            footer_cache_mib: 32,
+            open_shards: 256,
+            stripes_in_flight: 3,
+            flush_age_ms: 5000,
+            log_flush_ms: 1000,
+            checkpoint_s: 5,
+            checkpoint_mib: 32,
+            log_segment_mib: 16,
+            disk_threads: 2,
+            disk_queue: 64,
+            disk_timeout_s: 10,
+            disk_wait_s: 10,
+            loop_threads: 2,
+            cpu_threads: 0,
+            hot_fsync_kib: 64,
+            hot_mib: 64,
+            reserve_percent: 5,
+        }
+    }
+}
+
+impl Limits {
+    /// Name, value, smallest and largest allowed value of each limit.
+    fn ranges(&self) -> [(&'static str, u32, u32, u32); 20] {
+        [
+            ("dirty_mib", self.dirty_mib, 64, 65_536),
+            ("read_cache_mib", self.read_cache_mib, 1, 1_048_576),
+            ("metadata_cache_mib", self.metadata_cache_mib, 1, 1_048_576),
+            ("footer_cache_mib", self.footer_cache_mib, 1, 65_536),
+            ("open_shards", self.open_shards, 8, 65_536),
+            ("stripes_in_flight", self.stripes_in_flight, 1, 64),
+            ("flush_age_ms", self.flush_age_ms, 100, 3_600_000),
+            ("log_flush_ms", self.log_flush_ms, 10, 60_000),
+            ("checkpoint_s", self.checkpoint_s, 1, 3600),
+            ("checkpoint_mib", self.checkpoint_mib, 1, 65_536),
+            ("log_segment_mib", self.log_segment_mib, 1, 1024),
+            ("disk_threads", self.disk_threads, 1, 64),
+            ("disk_queue", self.disk_queue, 4, 65_536),
+            ("disk_timeout_s", self.disk_timeout_s, 1, 600),
+            ("disk_wait_s", self.disk_wait_s, 0, 3600),
+            ("loop_threads", self.loop_threads, 1, 64),
+            ("cpu_threads", self.cpu_threads, 0, 1024),
+            ("hot_fsync_kib", self.hot_fsync_kib, 0, 64),
+            ("hot_mib", self.hot_mib, 1, 65_536),
+            ("reserve_percent", self.reserve_percent, 1, 50),
+        ]
+    }
+}
+
+impl Config {
+    /// A configuration with default limits.
+    pub fn new(name: impl Into<String>, disks: Vec<PathBuf>) -> Self {
+        Self { name: name.into(), disks, limits: Limits::default() }
+    }
+
+    /// Reads and validates TOML text.
+    ///
+    /// Errors: `Refused`, naming the key.
+    pub fn parse(text: &str) -> Result<Self> {
+        let config: Self = toml::from_str(text)
+            .map_err(|error| Error::refused(format!("read the configuration: {error}")))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The TOML text that `parse` reads back.
+    pub fn to_text(&self) -> Result<String> {
+        let body = toml::to_string(self)
+            .map_err(|error| Error::internal(format!("write the configuration: {error}")))?;
+        Ok(format!("# ironfs volume {}; see ironfs.toml(5)\n{body}", self.name))
+    }
+
+    fn validate(&self) -> Result<()> {
+        crate::disk::superblock::validate_name(&self.name)?;
+        if self.disks.is_empty() {
+            return Err(Error::refused("the configuration lists no disks"));
+        }
+        for (index, disk) in self.disks.iter().enumerate() {
+            if !disk.is_absolute() {
+                let disk = disk.display();
+                return Err(Error::refused(format!("disk {disk}: give an absolute path")));
+            }
+            if self.disks.iter().skip(index + 1).any(|other| other == disk) {
+                return Err(Error::refused(format!("disk {} is listed twice", disk.display())));
+            }
+        }
+        for (name, value, least, most) in self.limits.ranges() {
+            if !(least..=most).contains(&value) {
+                return Err(Error::refused(format!(
+                    "limits.{name} is {value}; it must be from {least} to {most}"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

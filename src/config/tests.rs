@@ -1,0 +1,32 @@
+use super::Config;
+use std::path::PathBuf;
+
+fn check_refused(text: &str, says: &str) {
+    let error = Config::parse(text).expect_err("a bad configuration").to_string();
+    assert!(error.contains(says), "{error:?} should say {says:?}");
+}
+
+#[test]
+fn text_round_trip() {
+    let config = Config::new("media", vec![PathBuf::from("/d/0"), PathBuf::from("/d/1")]);
+    assert_eq!(Config::parse(&config.to_text().unwrap()).unwrap(), config);
+}
+
+#[test]
+fn limits_have_defaults() {
+    let config = Config::parse("name = 'a'\ndisks = ['/d']\n[limits]\ndirty_mib = 100\n").unwrap();
+    assert_eq!((config.limits.dirty_mib, config.limits.read_cache_mib), (100, 128));
+}
+
+#[test]
+fn bad_text_is_refused_with_the_key() {
+    check_refused("name = 'a'", "disks");
+    check_refused("name = 'a'\ndisks = []", "lists no disks");
+    check_refused("name = 'a b'\ndisks = ['/d']", "name");
+    check_refused("name = 'a'\ndisks = ['d']", "absolute");
+    check_refused("name = 'a'\ndisks = ['/d', '/e', '/d']", "twice");
+    check_refused("name = 'a'\ndisks = ['/d']\ncolour = 1", "colour");
+    check_refused("name = 'a'\ndisks = ['/d']\n[limits]\ndirty = 1", "dirty");
+    check_refused("name = 'a'\ndisks = ['/d']\n[limits]\ndirty_mib = 1", "from 64 to 65536");
+    check_refused("= nonsense", "configuration");
+}
