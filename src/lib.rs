@@ -20,4 +20,5 @@ pub mod shard;
 pub mod stripe;
 pub mod sum;
 pub mod types;
+pub mod volume;
 pub mod worker;

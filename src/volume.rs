@@ -1,0 +1,348 @@
+//! A volume that is open: the one place that wires disks, metadata, stripes, file system and keepers together.
+
+mod find;
+pub mod format;
+pub mod fsck;
+pub mod info;
+mod keepers;
+mod membership;
+mod prober;
+mod replace;
+mod report;
+mod space;
+mod spaces;
+pub mod status;
+
+use crate::config::{Config, Limits};
+use crate::cpu::Cpu;
+use crate::disk::Disk;
+use crate::disk::local::LocalDisk;
+use crate::disk::set::{DiskHandle, DiskSet};
+use crate::disk::superblock::MemberState;
+use crate::error::{Error, Result};
+use crate::fs::data::{Data, DataLimits, DataParts};
+use crate::fs::{AtimeMode, Clock, Fs, FsOptions, FsParts};
+use crate::meta::client::MetaClient;
+use crate::meta::local::LocalLog;
+use crate::meta::recover::{self, OpenOptions};
+use crate::net::Peers;
+use crate::shard::serve::LocalPeers;
+use crate::shard::store::{ShardStore, StoreLimits};
+use crate::stripe::reader::StripeReader;
+use crate::stripe::writer::StripeWriter;
+use crate::types::{DiskId, VolumeId};
+use crate::worker::Shards;
+use crate::worker::repair::{Depth, Repair};
+use futures_util::future::join_all;
+use keepers::Keepers;
+use membership::{RingPlacer, SetMembers};
+use spaces::Spaces;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+const MIB: u64 = 1 << 20;
+/// Findings of readers that wait for repair; more are found again by later reads.
+const FINDINGS_MAX: usize = 256;
+
+/// Opens the directory of a disk.
+pub type Opener = Arc<dyn Fn(&Path) -> Result<Arc<dyn Disk>> + Send + Sync>;
+
+/// How one mount opens a volume.
+#[derive(Clone)]
+#[expect(missing_debug_implementations, reason = "a clock has nothing to show")]
+pub struct VolumeOptions {
+    /// Nothing is changed, on disks neither.
+    pub read_only: bool,
+    /// When reading updates access times.
+    pub atime: AtimeMode,
+    /// Directories keep theirs.
+    pub nodiratime: bool,
+    /// Wall clock.
+    pub clock: Clock,
+    /// Who holds the disks, for whoever is refused.
+    pub holder: String,
+}
+
+/// Where disks come from, and how their work is run.
+#[derive(Clone)]
+#[expect(missing_debug_implementations, reason = "an opener has nothing to show")]
+pub struct World {
+    /// Opens a directory.
+    pub opener: Opener,
+    /// Disks answer in the calling task: simulated ones.
+    pub inline: bool,
+}
+
+impl World {
+    /// Local directories.
+    pub fn local() -> Self {
+        let opener = |path: &Path| Ok(Arc::new(LocalDisk::open(path)?) as Arc<dyn Disk>);
+        Self { opener: Arc::new(opener), inline: false }
+    }
+}
+
+/// A volume that is open.
+pub struct Volume {
+    id: VolumeId,
+    config: Config,
+    options: VolumeOptions,
+    world: World,
+    disks: Arc<DiskSet>,
+    log: Arc<LocalLog>,
+    meta: MetaClient,
+    peers: Arc<LocalPeers>,
+    spaces: Arc<Spaces>,
+    cpu: Arc<Cpu>,
+    data: Arc<Data>,
+    fs: Arc<Fs>,
+    repair: Arc<Repair>,
+    keepers: Keepers,
+}
+
+impl fmt::Debug for Volume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Volume").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Volume {
+    /// Opens the volume of `config` on local directories.
+    ///
+    /// Errors: `Refused` with a sentence for whoever has to put it right.
+    pub async fn open_local(config: &Config, options: VolumeOptions) -> Result<Arc<Self>> {
+        Self::open(config, options, World::local()).await
+    }
+
+    /// Opens the volume of `config` in `world`.
+    ///
+    /// Errors: as `open_local`.
+    pub async fn open(config: &Config, options: VolumeOptions, world: World) -> Result<Arc<Self>> {
+        let present = find::disks(config, &options, &world).await?;
+        let limits = &config.limits;
+        let opened = recover::open(
+            present,
+            OpenOptions {
+                read_only: options.read_only,
+                cache_bytes: bytes(limits.metadata_cache_mib),
+                segment_bytes: u64::from(limits.log_segment_mib) * MIB,
+                ..OpenOptions::default()
+            },
+        )
+        .await?;
+        let meta = MetaClient::new(opened.log.clone(), opened.log.clone());
+        let peers = Arc::new(LocalPeers::new(opened.disks.clone()));
+        peers.set_epoch(opened.log.epoch());
+        open_stores(&opened, &peers, limits, options.read_only).await;
+
+        let cpu = Arc::new(Cpu::new(threads(limits.cpu_threads)));
+        let members = Arc::new(SetMembers::new(opened.disks.clone(), opened.log.clone()));
+        let (findings, found) = mpsc::channel(FINDINGS_MAX);
+        let net: Arc<dyn Peers> = peers.clone();
+        let reader = StripeReader::new(net.clone(), cpu.clone(), members.clone(), findings);
+        let writer = StripeWriter::new(net.clone(), cpu.clone());
+        let placer =
+            Arc::new(RingPlacer::new(opened.disks.clone(), opened.log.clone(), opened.incarnation));
+        let spaces =
+            Arc::new(Spaces::new(opened.disks.clone(), meta.clone(), limits.reserve_percent));
+        spaces.refresh().await?;
+        let data = Data::new(DataParts {
+            meta: meta.clone(),
+            reader: reader.clone(),
+            writer: writer.clone(),
+            placer: placer.clone(),
+            space: spaces.clone(),
+            limits: data_limits(limits),
+        });
+        let fs = Arc::new(Fs::new(FsParts {
+            meta: meta.clone(),
+            data: data.clone(),
+            clock: options.clock.clone(),
+            space: spaces.clone(),
+            options: FsOptions {
+                read_only: options.read_only,
+                atime: options.atime,
+                nodiratime: options.nodiratime,
+                writeback: true,
+            },
+        })?);
+        let shards = Shards::new(net, members);
+        let repair =
+            Arc::new(Repair::new(meta.clone(), reader.clone(), shards.clone(), placer.clone()));
+        let volume = Arc::new(Self {
+            id: opened.volume,
+            config: config.clone(),
+            options,
+            world,
+            disks: opened.disks,
+            log: opened.log,
+            meta,
+            peers,
+            spaces,
+            cpu,
+            data,
+            fs,
+            repair,
+            keepers: Keepers::default(),
+        });
+        let parts = keepers::Parts { reader, writer, placer, shards, found };
+        volume.start(parts, (opened.incarnation, opened.complete));
+        Ok(volume)
+    }
+
+    /// The file system.
+    pub fn fs(&self) -> Arc<Fs> {
+        Arc::clone(&self.fs)
+    }
+
+    /// Where heavy computation goes.
+    pub fn cpu(&self) -> Arc<Cpu> {
+        Arc::clone(&self.cpu)
+    }
+
+    /// Makes everything durable that was done before.
+    pub async fn sync(&self) -> Result<()> {
+        if self.fs.read_only() { Ok(()) } else { self.fs.sync_all().await }
+    }
+
+    /// Makes everything durable, metadata checkpoint included: what recovery would have to do is done.
+    pub async fn checkpoint(&self) -> Result<()> {
+        self.sync().await?;
+        self.log.checkpoint().await
+    }
+
+    /// Changes how the mount behaves.
+    ///
+    /// Errors: `Refused` when a volume that was opened read-only is to be written: recovery did not prepare it.
+    pub async fn remount(&self, read_only: bool, atime: AtimeMode, nodiratime: bool) -> Result<()> {
+        if self.options.read_only && !read_only {
+            return Err(Error::refused(
+                "it was mounted read-only: unmount it and mount it again to write",
+            ));
+        }
+        if read_only && !self.fs.read_only() {
+            self.fs.sync_all().await?;
+            self.fs.set_read_only(true);
+            // What slipped in between.
+            self.fs.sync_all().await?;
+        }
+        self.fs.set_read_only(read_only);
+        self.fs.set_atime_mode(atime, nodiratime);
+        Ok(())
+    }
+
+    /// One sweep that rebuilds what is missing.
+    pub async fn repair_run(&self) -> Result<status::RepairReport> {
+        if self.fs.read_only() {
+            return Err(Error::refused("the mount is read-only: nothing can be repaired"));
+        }
+        let report = self.repair.sweep(Depth::Shallow).await?;
+        Ok(status::RepairReport {
+            stripes_checked: report.stripes_checked,
+            stripes_touched: report.stripes_touched,
+            shards_restored: report.shards_restored,
+            bytes_restored: report.bytes_restored,
+            failures: report.failures,
+        })
+    }
+
+    /// Stops the keepers, makes everything durable and closes all files. The caller has stopped all operations. Later
+    /// calls fail.
+    pub async fn shutdown(&self) -> Result<()> {
+        self.keepers.stop().await;
+        let synced = self.fs.shutdown().await;
+        let closed = self.log.shutdown().await;
+        for (id, store) in self.peers.stores() {
+            if let Some(handle) = self.disks.get(id) {
+                let closing = handle.queue.run(move || {
+                    store.close();
+                    Ok(())
+                });
+                if let Err(error) = closing.await {
+                    tracing::warn!(disk = id.get(), %error, "the index of shards was not closed");
+                }
+            }
+        }
+        synced.and(closed)
+    }
+
+    /// The path of a disk as configured or, for one that came later, as the member list says.
+    fn disk_path(&self, id: DiskId) -> Result<PathBuf> {
+        let members = self.log.members();
+        let member = members.member(id);
+        let member = member.ok_or_else(|| Error::refused(format!("there is no disk {id}")))?;
+        Ok(PathBuf::from(&member.path))
+    }
+
+    /// Takes a disk into use (again): its shards are believed as far as the metadata names them.
+    async fn admit_disk(&self, handle: Arc<DiskHandle>) -> Result<()> {
+        let id = handle.id;
+        let store =
+            open_store(self.id, &handle, &self.config.limits, self.options.read_only).await?;
+        self.peers.add_store(id, store);
+        self.disks.admit(handle);
+        if !self.options.read_only {
+            self.log.set_disk_state(id, MemberState::Healthy).await?;
+        }
+        self.keepers.disk_returned(id);
+        Ok(())
+    }
+}
+
+fn bytes(mib: u32) -> usize {
+    usize::try_from(u64::from(mib) * MIB).unwrap_or(usize::MAX)
+}
+
+fn threads(configured: u32) -> usize {
+    match usize::try_from(configured) {
+        Ok(0) | Err(_) => std::thread::available_parallelism().map_or(1, Into::into),
+        Ok(threads) => threads,
+    }
+}
+
+fn data_limits(limits: &Limits) -> DataLimits {
+    DataLimits {
+        dirty_bytes: u64::from(limits.dirty_mib) * MIB,
+        read_cache_bytes: u64::from(limits.read_cache_mib) * MIB,
+        hot_fsync_bytes: limits.hot_fsync_kib * 1024,
+        hot_bytes: 2 * u64::from(limits.hot_mib) * MIB,
+        flush_age: Duration::from_millis(u64::from(limits.flush_age_ms)),
+        stripes_in_flight: usize::try_from(limits.stripes_in_flight).unwrap_or(1),
+    }
+}
+
+/// Opens the shards of all disks that are there. A disk whose shards cannot be opened goes out of use.
+async fn open_stores(
+    opened: &recover::Opened,
+    peers: &LocalPeers,
+    limits: &Limits,
+    read_only: bool,
+) {
+    let open = |handle: Arc<DiskHandle>| async move {
+        let store = open_store(opened.volume, &handle, limits, read_only).await;
+        (handle.id, store)
+    };
+    for (id, store) in join_all(opened.disks.healthy().into_iter().map(open)).await {
+        match store {
+            Ok(store) => peers.add_store(id, store),
+            Err(error) => opened.disks.fail(id, &error),
+        }
+    }
+}
+
+async fn open_store(
+    volume: VolumeId,
+    handle: &DiskHandle,
+    limits: &Limits,
+    read_only: bool,
+) -> Result<Arc<ShardStore>> {
+    let (id, disk) = (handle.id, Arc::clone(&handle.disk));
+    let limits = StoreLimits {
+        footer_bytes: u64::from(limits.footer_cache_mib) * MIB,
+        open_files: usize::try_from(limits.open_shards).unwrap_or(usize::MAX),
+    };
+    let open = move || ShardStore::open(volume, id, disk, limits, read_only).map(Arc::new);
+    handle.queue.run(open).await
+}

@@ -1,0 +1,161 @@
+//! Finds and locks the disks of a volume. Decides only what belongs together; which metadata is believed is decided by
+//! recovery.
+
+use super::prober::disk_queue;
+use super::{Volume, VolumeOptions, World};
+use crate::config::Config;
+use crate::disk::Disk;
+use crate::disk::superblock::{self, Superblock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::meta::recover::PresentDisk;
+use crate::types::DiskId;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Pause between looks at disks that are not there yet.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How long an old server may take to let go of a disk.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+
+/// A disk that was found.
+struct Found {
+    path: PathBuf,
+    disk: Arc<dyn Disk>,
+    superblock: Superblock,
+}
+
+/// The disks of `config` that are there, locked. Waits for those that are late.
+///
+/// Errors: `Refused` when a directory belongs to something else, or another process holds it.
+pub(super) async fn disks(
+    config: &Config,
+    options: &VolumeOptions,
+    world: &World,
+) -> Result<Vec<PresentDisk>> {
+    let deadline = Instant::now() + Duration::from_secs(u64::from(config.limits.disk_wait_s));
+    let mut found: Vec<Found> = Vec::new();
+    loop {
+        let mut late = Vec::new();
+        for path in &config.disks {
+            if found.iter().any(|disk| disk.path == *path) {
+                continue;
+            }
+            match look(path, world)? {
+                Some((disk, superblock)) => {
+                    found.push(Found { path: path.clone(), disk, superblock });
+                }
+                None => late.push(path.display().to_string()),
+            }
+        }
+        if late.is_empty() || Instant::now() >= deadline {
+            for path in late {
+                tracing::warn!("{path}: no disk of volume {} is there", config.name);
+            }
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    check(config, &found)?;
+    let mut present = Vec::with_capacity(found.len());
+    for disk in found {
+        lock(&*disk.disk, options).await?;
+        let queue = disk_queue(&config.limits, disk.superblock.disk, world.inline)?;
+        present.push(PresentDisk { disk: disk.disk, queue, superblock: disk.superblock });
+    }
+    Ok(present)
+}
+
+/// Opens one directory. `None` if it is not there, or empty: the disk may be mounted late.
+fn look(path: &Path, world: &World) -> Result<Option<(Arc<dyn Disk>, Superblock)>> {
+    let read = (world.opener)(path).and_then(|disk| Ok((superblock::read(&*disk)?, disk)));
+    match read {
+        Ok((Some(superblock), disk)) => Ok(Some((disk, superblock))),
+        Ok((None, _disk)) => Ok(None),
+        Err(error) => match error.kind() {
+            ErrorKind::Refused => Err(error),
+            ErrorKind::Posix(_)
+            | ErrorKind::Unavailable
+            | ErrorKind::Fenced
+            | ErrorKind::Corrupt
+            | ErrorKind::Internal => {
+                tracing::warn!("{}: {error}", path.display());
+                Ok(None)
+            }
+        },
+    }
+}
+
+/// All must be disks of one volume, each once.
+fn check(config: &Config, found: &[Found]) -> Result<()> {
+    let Some(first) = found.first() else {
+        return Err(Error::refused(format!(
+            "none of the {} disks of volume {} is there: check that they are mounted",
+            config.disks.len(),
+            config.name
+        )));
+    };
+    let mut seen: BTreeMap<DiskId, &Path> = BTreeMap::new();
+    for disk in found {
+        let (path, superblock) = (disk.path.display(), &disk.superblock);
+        if superblock.name != config.name {
+            return Err(Error::refused(format!(
+                "{path} belongs to volume {}, not to {}: correct the configuration",
+                superblock.name, config.name
+            )));
+        }
+        if superblock.volume != first.superblock.volume {
+            return Err(Error::refused(format!(
+                "{path} and {} belong to two volumes of the same name: correct the configuration",
+                first.path.display()
+            )));
+        }
+        if let Some(other) = seen.insert(superblock.disk, &disk.path) {
+            return Err(Error::refused(format!(
+                "{path} and {} both say that they are disk {}: one is a copy; take it out of the configuration",
+                other.display(),
+                superblock.disk
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Takes the lock of a disk; one that is just being unmounted is waited for.
+pub(super) async fn lock(disk: &dyn Disk, options: &VolumeOptions) -> Result<()> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match disk.lock(&options.holder) {
+            Err(error) if error.kind() == ErrorKind::Refused && Instant::now() < deadline => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+impl Volume {
+    /// Number of the disk that `name` means: its number or its path.
+    pub(super) fn disk_named(&self, name: &str) -> Result<DiskId> {
+        let members = self.log.members();
+        let by_path = members.disks.iter().find(|member| member.path == name);
+        let by_number = || {
+            let number = name.parse().ok().map(DiskId)?;
+            members.member(number)
+        };
+        match by_path.or_else(by_number) {
+            Some(member) => Ok(member.disk),
+            None => {
+                let known: Vec<&str> =
+                    members.disks.iter().map(|member| member.path.as_str()).collect();
+                Err(Error::refused(format!(
+                    "{name} is no disk of volume {}: its disks are {}",
+                    self.config.name,
+                    known.join(", ")
+                )))
+            }
+        }
+    }
+}

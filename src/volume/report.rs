@@ -1,0 +1,310 @@
+//! What an open volume tells of itself: status, room, files.
+
+use super::Volume;
+use super::info::{ChunkInfo, FileInfo, ShardInfo, StripeInfo};
+use super::status::{ClassSpace, DiskStatus, LogStatus, Status};
+use crate::class::Class;
+use crate::disk::set::DiskState;
+use crate::disk::superblock::MemberState;
+use crate::error::{Error, Posix, Result};
+use crate::fs::statfs::SpaceSource;
+use crate::meta::model::FIRST_CLASS;
+use crate::meta::store::View;
+use crate::stripe::layout::StripeRecord;
+use crate::types::{ChunkIndex, ClassId, DiskId, FileKind, Ino, ROOT_INO, ShardIndex};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Stripes read at once.
+const PAGE: usize = 1024;
+/// Most chunks, and most stripes, that a file's description lists.
+const LIST_MAX: usize = 4096;
+
+/// What a volume survives, in words.
+pub(super) fn survives(tolerance: u8, shared_device: bool) -> String {
+    match (tolerance, shared_device) {
+        (0, false) => "the loss of no disk".into(),
+        (0, true) => "the loss of no directory".into(),
+        (1, false) => "any 1 disk".into(),
+        (1, true) => "any 1 directory; not the loss of this device".into(),
+        (many, false) => format!("any {many} disks"),
+        (many, true) => format!("any {many} directories; not the loss of this device"),
+    }
+}
+
+impl Volume {
+    /// What it survives, in words.
+    pub fn survives(&self) -> String {
+        let tolerance = self.root_class().map_or(0, |class| class.scheme.m());
+        survives(tolerance, self.has_shared_device())
+    }
+
+    fn root_class(&self) -> Result<Class> {
+        let view = self.meta.view()?;
+        let id = view.inode(ROOT_INO)?.map_or(FIRST_CLASS, |root| root.class);
+        view.class(id)?.ok_or_else(|| Error::corrupt(format!("class {id} is not defined")))
+    }
+
+    fn has_shared_device(&self) -> bool {
+        let mut devices = BTreeSet::new();
+        let members = self.log.members();
+        let used = members.disks.iter().filter(|member| member.state != MemberState::Out);
+        let shared = used.map(|member| devices.insert(member.device)).any(|fresh| !fresh);
+        shared
+    }
+
+    /// Whether changes are taken.
+    ///
+    /// Errors: the reason why not.
+    pub fn health(&self) -> Result<()> {
+        match self.log.status().read_only {
+            Some(reason) if !self.options.read_only => {
+                Err(Error::unavailable(format!("the volume is read-only: {reason}")))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The volume at a glance.
+    pub fn status(&self) -> Result<Status> {
+        let view = self.meta.view()?;
+        let (totals, log, class) = (view.totals()?, self.log.status(), self.root_class()?);
+        let margins = self.margins(&view)?;
+        let disks = self.disk_statuses(&log.disks);
+        let worst = margins.keys().next().copied();
+        let log_margin = log.disks.len() as i64 - 1;
+        let in_use = disks.iter().filter(|disk| disk.state == "healthy" || disk.state == "full");
+        let spare = in_use.count() as i64 - i64::from(class.scheme.k());
+        let survives_disks =
+            worst.unwrap_or_else(|| spare.min(i64::from(class.scheme.m()))).min(log_margin).max(0);
+        let (problems, actions) = self.problems(&disks, worst, log.read_only.as_deref());
+        let state = match (&log.read_only, problems.is_empty()) {
+            (Some(_), _) => "read-only",
+            (None, true) => "healthy",
+            (None, false) => "degraded",
+        };
+        Ok(Status {
+            name: self.config.name.clone(),
+            volume: self.id.to_string(),
+            state: state.into(),
+            problems,
+            actions,
+            mount: None,
+            pid: Some(std::process::id()),
+            epoch: self.log.epoch().get(),
+            class: class.to_string(),
+            survives_disks,
+            survives: self.survives(),
+            shared_device: self.has_shared_device(),
+            disks,
+            stripes_by_margin: margins
+                .into_iter()
+                .map(|(margin, count)| (margin.to_string(), count))
+                .collect(),
+            dirty_bytes: self.data.total_dirty_bytes(),
+            hot_bytes: totals.hot_bytes,
+            log: LogStatus {
+                applied: log.applied.get(),
+                durable: log.durable.get(),
+                disks: log.disks.iter().map(|disk| disk.get()).collect(),
+                wanted: u32::try_from(log.wanted).unwrap_or(u32::MAX),
+            },
+            space: self.class_space(FIRST_CLASS, &class),
+            inodes: totals.inodes,
+        })
+    }
+
+    fn disk_statuses(&self, log: &[DiskId]) -> Vec<DiskStatus> {
+        let members = self.log.members();
+        let states = self.disks.states().into_iter();
+        let shown = states.filter(|status| members.member(status.id).is_some()).map(|status| {
+            let out = members.member(status.id).is_some_and(|m| m.state == MemberState::Out);
+            let (state, reason) = match (&status.state, out) {
+                (_, true) => ("out", None),
+                (DiskState::Healthy, false) if status.full => ("full", None),
+                (DiskState::Healthy, false) => ("healthy", None),
+                (DiskState::Down(reason), false) => ("down", Some(reason.clone())),
+            };
+            let space = self.spaces.disk(status.id);
+            DiskStatus {
+                id: status.id.get(),
+                path: status.label,
+                state: state.into(),
+                reason,
+                total_bytes: space.map_or(0, |space| space.total_bytes),
+                free_bytes: space.map_or(0, |space| space.free_bytes),
+                errors: status.errors,
+                log: log.contains(&status.id),
+            }
+        });
+        shown.collect()
+    }
+
+    /// Sentences for people: what is wrong, and what to do.
+    fn problems(
+        &self,
+        disks: &[DiskStatus],
+        worst: Option<i64>,
+        read_only: Option<&str>,
+    ) -> (Vec<String>, Vec<String>) {
+        let (mut problems, mut actions) = (Vec::new(), Vec::new());
+        if let Some(reason) = read_only.filter(|_reason| !self.options.read_only) {
+            problems.push(format!("nothing can be changed: {reason}"));
+            actions.push("bring disks back, then unmount and mount again".into());
+        }
+        for disk in disks.iter().filter(|disk| disk.state == "down") {
+            problems.push(format!(
+                "{} is down: {}",
+                disk.path,
+                disk.reason.as_deref().unwrap_or("no reason is known")
+            ));
+            actions.push(format!(
+                "bring {0} back, or give its place to an empty directory: ironfs disk replace {0} NEW",
+                disk.path
+            ));
+        }
+        for disk in disks.iter().filter(|disk| disk.state == "full") {
+            problems.push(format!("{} is full", disk.path));
+            actions.push("delete files, or replace small disks with larger ones".into());
+        }
+        match worst {
+            Some(margin) if margin < 0 => {
+                problems.push("some data cannot be read while these disks are away".into());
+            }
+            Some(_) | None => {}
+        }
+        let missing = problems.is_empty()
+            && worst.is_some_and(|worst| {
+                self.root_class().is_ok_and(|class| worst < i64::from(class.scheme.m()))
+            });
+        if missing {
+            problems.push("some stripes miss shards".into());
+            actions.push(format!("ironfs repair run {}", self.config.name));
+        }
+        (problems, actions)
+    }
+
+    /// Number of stripes by how many more shards each may lose.
+    fn margins(&self, view: &View) -> Result<BTreeMap<i64, u64>> {
+        let mut margins = BTreeMap::new();
+        let mut after = None;
+        loop {
+            let page = view.stripes(after, PAGE)?;
+            let Some((last, _live)) = page.last() else { return Ok(margins) };
+            after = Some(last.id);
+            for (record, _live) in &page {
+                *margins.entry(self.margin(record)).or_default() += 1;
+            }
+        }
+    }
+
+    fn is_good(&self, record: &StripeRecord, index: ShardIndex) -> bool {
+        let disk = record.disks.get(usize::from(index.0));
+        !record.is_missing(index) && disk.is_some_and(|disk| self.disks.get(*disk).is_some())
+    }
+
+    fn margin(&self, record: &StripeRecord) -> i64 {
+        let good = record.shards().filter(|index| self.is_good(record, *index)).count();
+        good as i64 - i64::from(record.class.scheme.k())
+    }
+
+    /// Room of each class.
+    pub fn class_spaces(&self) -> Result<Vec<ClassSpace>> {
+        let classes = self.meta.view()?.classes()?;
+        Ok(classes.iter().map(|(id, class)| self.class_space(*id, class)).collect())
+    }
+
+    fn class_space(&self, id: ClassId, class: &Class) -> ClassSpace {
+        let (space, shares) = (self.spaces.space(id), self.spaces.shares());
+        ClassSpace {
+            class: class.to_string(),
+            total_bytes: space.total_bytes,
+            used_bytes: space.total_bytes.saturating_sub(space.free_bytes),
+            available_bytes: space.available_bytes,
+            raw_total_bytes: shares.iter().map(|share| share.total_bytes).sum(),
+            raw_free_bytes: shares.iter().map(|share| share.free_bytes).sum(),
+            raw_reserved_bytes: shares.iter().map(|share| share.reserved_bytes).sum(),
+        }
+    }
+
+    /// A file, explained.
+    pub fn file_info(&self, ino: Ino) -> Result<FileInfo> {
+        let view = self.meta.view()?;
+        let inode = view.inode(ino)?.ok_or(Posix::NotFound)?;
+        let class = view.class(inode.class)?.map_or_else(String::new, |class| class.to_string());
+        let is_file = inode.kind == FileKind::File;
+        let (mut chunks, mut stripes) = (Vec::new(), BTreeSet::new());
+        let mut next = is_file.then_some(ChunkIndex(0));
+        let mut hot_bytes = 0;
+        while let Some(from) = next.filter(|_chunk| chunks.len() < LIST_MAX) {
+            let page = view.data_chunks(&inode, from, PAGE.min(LIST_MAX - chunks.len()))?;
+            next = page.last().and_then(|last| last.0.checked_add(1)).map(ChunkIndex);
+            for chunk in page {
+                let content = view.chunk(&inode, chunk)?;
+                stripes.extend(content.map.iter().map(|(_segment, place)| place.stripe));
+                let hot: u64 = content.hot.iter().map(|hot| hot.data.len() as u64).sum();
+                hot_bytes += hot;
+                let segments = u32::try_from(content.map.len()).unwrap_or(u32::MAX);
+                chunks.push(ChunkInfo { chunk: chunk.0, segments, hot_bytes: hot });
+            }
+        }
+        let truncated = next.is_some() || stripes.len() > LIST_MAX;
+        let mut shown = Vec::new();
+        for id in stripes.into_iter().take(LIST_MAX) {
+            shown.extend(view.stripe(id)?.map(|record| self.stripe_info(&record)));
+        }
+        Ok(FileInfo {
+            ino: ino.0,
+            kind: kind_name(inode.kind).into(),
+            class,
+            size: inode.size,
+            allocated_bytes: inode.allocated_bytes,
+            reserved_bytes: inode.reserved_bytes,
+            inline_bytes: if is_file { inode.inline.len() as u64 } else { 0 },
+            hot_bytes,
+            dirty_bytes: self.fs.dirty_bytes(ino),
+            margin: shown.iter().map(|stripe| stripe.margin).min(),
+            chunks,
+            stripes: shown,
+            truncated,
+        })
+    }
+
+    fn stripe_info(&self, record: &StripeRecord) -> StripeInfo {
+        let members = self.log.members();
+        let shards = record.shards().zip(&record.disks).map(|(index, disk)| {
+            let state = match (record.is_missing(index), self.disks.get(*disk)) {
+                (true, _) => "missing",
+                (false, Some(_)) => "good",
+                (false, None) => "down",
+            };
+            let role = if index.0 < record.class.scheme.k() { "data" } else { "parity" };
+            let path = members.member(*disk).map_or_else(String::new, |member| member.path.clone());
+            ShardInfo {
+                index: index.0,
+                role: role.into(),
+                disk: disk.get(),
+                path,
+                state: state.into(),
+            }
+        });
+        StripeInfo {
+            stripe: record.id.to_string(),
+            class: record.class.to_string(),
+            payload_bytes: record.payload_bytes,
+            margin: self.margin(record),
+            shards: shards.collect(),
+        }
+    }
+}
+
+const fn kind_name(kind: FileKind) -> &'static str {
+    match kind {
+        FileKind::File => "file",
+        FileKind::Directory => "directory",
+        FileKind::Symlink => "symbolic link",
+        FileKind::Fifo => "fifo",
+        FileKind::Socket => "socket",
+        FileKind::CharDevice => "character device",
+        FileKind::BlockDevice => "block device",
+    }
+}

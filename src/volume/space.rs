@@ -1,0 +1,90 @@
+//! How much of a class fits on disks of any sizes. Pure arithmetic.
+
+use crate::disk::Space;
+use crate::erasure::Scheme;
+use std::collections::BTreeMap;
+
+/// Bytes of one disk that shards may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Share {
+    /// All of it.
+    pub(super) total_bytes: u64,
+    /// Free of it, the reserve included.
+    pub(super) free_bytes: u64,
+    /// Kept for repair, cleaning and deletion.
+    pub(super) reserved_bytes: u64,
+}
+
+/// The share of each disk: those on one device divide it evenly, so that its space counts once.
+pub(super) fn shares(spaces: &[Space], reserve_percent: u32) -> Vec<Share> {
+    let mut on_device: BTreeMap<u64, u64> = BTreeMap::new();
+    for space in spaces {
+        *on_device.entry(space.device).or_default() += 1;
+    }
+    spaces
+        .iter()
+        .map(|space| {
+            let neighbours = on_device.get(&space.device).copied().unwrap_or(1);
+            let total_bytes = space.total_bytes / neighbours;
+            Share {
+                total_bytes,
+                free_bytes: space.free_bytes / neighbours,
+                reserved_bytes: total_bytes / 100 * u64::from(reserve_percent),
+            }
+        })
+        .collect()
+}
+
+/// Payload bytes that fit when disk i has room for `rooms[i]` bytes of shards. Each stripe takes n different
+/// disks, so a disk holds at most one shard of each: the largest column height X with
+/// sum(min(room, X)) >= n * X; the payload is k * X.
+pub(super) fn payload_capacity(rooms: &[u64], scheme: Scheme) -> u64 {
+    let (k, n) = (u128::from(scheme.k()), u128::from(scheme.n()));
+    let fits = |height: u64| {
+        let sum: u128 = rooms.iter().map(|room| u128::from(*room.min(&height))).sum();
+        sum >= n * u128::from(height)
+    };
+    let (mut low, mut high) = (0u64, rooms.iter().copied().max().unwrap_or(0));
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        if fits(middle) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    u64::try_from(k * u128::from(low)).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Share, payload_capacity, shares};
+    use crate::disk::Space;
+    use crate::erasure::Scheme;
+
+    fn check(rooms: &[u64], scheme: Scheme, expected: u64) {
+        assert_eq!(payload_capacity(rooms, scheme), expected, "{rooms:?} {scheme:?}");
+    }
+
+    #[test]
+    fn capacity_of_mixed_disks() {
+        let four_two = Scheme::ReedSolomon { k: 4, m: 2 };
+        check(&[100; 6], four_two, 400);
+        check(&[100; 8], four_two, 532); // 800 / 6 = 133 rows of 4
+        check(&[100; 5], four_two, 0);
+        check(&[1000, 10, 10, 10, 10, 10], four_two, 40);
+        check(&[200, 200, 100, 100, 100, 100], four_two, 400);
+        check(&[], four_two, 0);
+        check(&[5, 5, 10], Scheme::Replica(2), 10);
+        check(&[u64::MAX; 6], four_two, u64::MAX);
+    }
+
+    #[test]
+    fn a_shared_device_counts_once() {
+        let space = Space { total_bytes: 1000, free_bytes: 600, device: 1 };
+        let other = Space { device: 2, ..space };
+        let half = Share { total_bytes: 500, free_bytes: 300, reserved_bytes: 25 };
+        let whole = Share { total_bytes: 1000, free_bytes: 600, reserved_bytes: 50 };
+        assert_eq!(shares(&[space, space, other], 5), [half, half, whole]);
+    }
+}

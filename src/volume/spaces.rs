@@ -1,0 +1,102 @@
+//! How much room each class has, as of the last look at the disks.
+
+use super::space::{Share, payload_capacity, shares};
+use crate::disk::Space;
+use crate::disk::set::DiskSet;
+use crate::erasure::Scheme;
+use crate::error::Result;
+use crate::fs::statfs::{SpaceForClass, SpaceSource};
+use crate::meta::client::MetaClient;
+use crate::types::{ClassId, DiskId};
+use futures_util::future::join_all;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long one disk may take to tell its free space.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Room of disks and classes; answers from memory.
+#[derive(Debug)]
+pub(super) struct Spaces {
+    disks: Arc<DiskSet>,
+    meta: MetaClient,
+    reserve_percent: u32,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    disks: BTreeMap<DiskId, Space>,
+    classes: BTreeMap<ClassId, SpaceForClass>,
+}
+
+impl Spaces {
+    pub(super) fn new(disks: Arc<DiskSet>, meta: MetaClient, reserve_percent: u32) -> Self {
+        Self { disks, meta, reserve_percent, known: Mutex::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at all disks and computes the room of each class anew.
+    pub(super) async fn refresh(&self) -> Result<()> {
+        let ask = self.disks.healthy().into_iter().map(|handle| async move {
+            let disk = Arc::clone(&handle.disk);
+            let answer = handle.queue.run_background(move || disk.space());
+            match tokio::time::timeout(TIMEOUT, answer).await {
+                Ok(Ok(space)) => Some((handle.id, space)),
+                Ok(Err(_)) | Err(_) => None,
+            }
+        });
+        let spaces: BTreeMap<DiskId, Space> = join_all(ask).await.into_iter().flatten().collect();
+        for (disk, space) in &spaces {
+            self.disks.note_space(*disk, *space);
+        }
+        let view = self.meta.view()?;
+        let totals = view.totals()?;
+        let list: Vec<Space> = spaces.values().copied().collect();
+        let shares = shares(&list, self.reserve_percent);
+        // What is in the delete queue comes back by itself.
+        let returning = totals.dead_bytes / (shares.len() as u64).max(1);
+        let mut classes = BTreeMap::new();
+        for (id, class) in view.classes()? {
+            let space = room(&shares, class.scheme, returning);
+            let available_bytes = space.available_bytes.saturating_sub(totals.reserved_bytes);
+            classes.insert(id, SpaceForClass { available_bytes, ..space });
+        }
+        *self.known() = Known { disks: spaces, classes };
+        Ok(())
+    }
+
+    /// Room of a disk as of the last look.
+    pub(super) fn disk(&self, disk: DiskId) -> Option<Space> {
+        self.known().disks.get(&disk).copied()
+    }
+
+    /// Shares of all disks, in order of their numbers.
+    pub(super) fn shares(&self) -> Vec<Share> {
+        let list: Vec<Space> = self.known().disks.values().copied().collect();
+        shares(&list, self.reserve_percent)
+    }
+}
+
+fn room(shares: &[Share], scheme: Scheme, returning: u64) -> SpaceForClass {
+    let capacity = |room: &dyn Fn(&Share) -> u64| {
+        let rooms: Vec<u64> = shares.iter().map(room).collect();
+        payload_capacity(&rooms, scheme)
+    };
+    let free = |share: &Share| (share.free_bytes + returning).min(share.total_bytes);
+    SpaceForClass {
+        total_bytes: capacity(&|share| share.total_bytes),
+        free_bytes: capacity(&free),
+        available_bytes: capacity(&|share| free(share).saturating_sub(share.reserved_bytes)),
+    }
+}
+
+impl SpaceSource for Spaces {
+    fn space(&self, class: ClassId) -> SpaceForClass {
+        self.known().classes.get(&class).copied().unwrap_or_default()
+    }
+}

@@ -1,0 +1,115 @@
+//! What `status` and `df` say of a volume: values with stable JSON keys, bytes and seconds as plain numbers.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A volume at a glance.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Name of the volume.
+    pub name: String,
+    /// Its identity.
+    pub volume: String,
+    /// `healthy`, `degraded` or `read-only`.
+    pub state: String,
+    /// What is wrong, one sentence each.
+    pub problems: Vec<String>,
+    /// What to do about it, one sentence each.
+    pub actions: Vec<String>,
+    /// Where it is mounted.
+    pub mount: Option<String>,
+    /// Process that serves it.
+    pub pid: Option<u32>,
+    /// Version of the member list.
+    pub epoch: u64,
+    /// Class of the root directory.
+    pub class: String,
+    /// How many more disks may be lost without losing data, now.
+    pub survives_disks: i64,
+    /// The same in words, with what else has to be known.
+    pub survives: String,
+    /// Whether some disks share a device, whose loss is the loss of them all.
+    pub shared_device: bool,
+    /// The disks.
+    pub disks: Vec<DiskStatus>,
+    /// Number of stripes by how many more shards each may lose.
+    pub stripes_by_margin: BTreeMap<String, u64>,
+    /// Written bytes that are not yet durable.
+    pub dirty_bytes: u64,
+    /// Bytes of small data in the log and metadata.
+    pub hot_bytes: u64,
+    /// The log.
+    pub log: LogStatus,
+    /// Capacity for the class of the root directory.
+    pub space: ClassSpace,
+    /// Inodes in use.
+    pub inodes: u64,
+}
+
+/// A disk.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DiskStatus {
+    /// Number of the disk in the volume.
+    pub id: u32,
+    /// Where it is.
+    pub path: String,
+    /// `healthy`, `full`, `down` or `out`.
+    pub state: String,
+    /// Why, unless healthy.
+    pub reason: Option<String>,
+    /// Size of its device.
+    pub total_bytes: u64,
+    /// Free on its device.
+    pub free_bytes: u64,
+    /// Failed calls since the mount.
+    pub errors: u64,
+    /// Whether it keeps the log and a copy of the metadata.
+    pub log: bool,
+}
+
+/// Positions of the log.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LogStatus {
+    /// Commands applied.
+    pub applied: u64,
+    /// Commands durable.
+    pub durable: u64,
+    /// Disks that keep it.
+    pub disks: Vec<u32>,
+    /// Disks that should keep it.
+    pub wanted: u32,
+}
+
+/// Space as a class sees it: what a user can write, after redundancy and reserve.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ClassSpace {
+    /// The class.
+    pub class: String,
+    /// All of it.
+    pub total_bytes: u64,
+    /// Written.
+    pub used_bytes: u64,
+    /// Still to be written.
+    pub available_bytes: u64,
+    /// Bytes on all disks, before redundancy.
+    pub raw_total_bytes: u64,
+    /// Free on all disks, before redundancy.
+    pub raw_free_bytes: u64,
+    /// Kept for repair, cleaning and deletion, before redundancy.
+    pub raw_reserved_bytes: u64,
+}
+
+/// What a repair sweep did.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct RepairReport {
+    /// Stripes looked at.
+    pub stripes_checked: u64,
+    /// Stripes that had something to repair.
+    pub stripes_touched: u64,
+    /// Shards written anew.
+    pub shards_restored: u64,
+    /// Bytes of those shards.
+    pub bytes_restored: u64,
+    /// Stripes that could not be brought to full margin, with the reason.
+    pub failures: Vec<String>,
+}
