@@ -2,6 +2,7 @@
 
 extern crate self as ironfs;
 
+pub mod admin;
 pub mod class;
 pub mod codec;
 pub mod config;
@@ -14,6 +15,8 @@ pub mod format;
 pub mod fs;
 pub mod limits;
 pub mod meta;
+#[path = "../mountd/mountd.rs"]
+pub mod mountd;
 pub mod net;
 pub mod placement;
 pub mod shard;

@@ -1,0 +1,206 @@
+//! The life of one mount: open the volume, mount, serve, stop. Knows the kernel and signals; the volume does the rest.
+
+use crate::admin;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::mountd::fuse::FuseFs;
+use crate::mountd::mount::{self, MountRequest};
+use crate::mountd::options::MountOptions;
+use crate::types::Timestamp;
+use crate::volume::{Volume, VolumeOptions};
+use fuser::{Session, SessionACL};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::task::TaskTracker;
+
+/// Open files that a mount may need: shards, log files, sockets.
+const OPEN_FILES_MAX: u64 = 1_048_576;
+
+/// What to serve, and where.
+#[derive(Clone, Debug)]
+pub struct ServeRequest {
+    /// The volume.
+    pub config: Config,
+    /// Mount point, absolute.
+    pub directory: PathBuf,
+    /// Mount options.
+    pub options: MountOptions,
+    /// Unix socket of the admin API.
+    pub socket: PathBuf,
+}
+
+/// What is told once the mount answers.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// What the volume survives, in words.
+    pub survives: String,
+}
+
+/// Serves a mount until it is unmounted or the process is asked to stop; calls `ready` once it answers.
+///
+/// Errors: those of opening the volume and of mounting, with nothing left behind.
+pub fn serve(request: ServeRequest, ready: impl FnOnce(&Ready)) -> Result<()> {
+    raise_open_files();
+    abort_on_panic();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("ironfs")
+        .build()
+        .map_err(|error| Error::from_io("start the runtime", error))?;
+    let result = runtime.block_on(serve_on(request, ready));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    result
+}
+
+async fn serve_on(request: ServeRequest, ready: impl FnOnce(&Ready)) -> Result<()> {
+    detach_dead_mount(&request.directory);
+    let options = VolumeOptions {
+        read_only: request.options.read_only(),
+        atime: request.options.atime,
+        nodiratime: request.options.nodiratime,
+        clock: Arc::new(coarse_clock),
+        holder: format!("pid {}, mount {}", std::process::id(), request.directory.display()),
+    };
+    let volume = Volume::open_local(&request.config, options).await?;
+    let served = serve_volume(&request, &volume, ready).await;
+    let closed = volume.shutdown().await;
+    served.and(closed)
+}
+
+async fn serve_volume(
+    request: &ServeRequest,
+    volume: &Arc<Volume>,
+    ready: impl FnOnce(&Ready),
+) -> Result<()> {
+    let socket = admin::bind(&request.socket)?;
+    let device = mount::mount(&MountRequest {
+        source: request.config.name.clone(),
+        directory: request.directory.clone(),
+        flags: request.options.flags,
+        allow_other: request.options.allow_other,
+    })?;
+    let tasks = TaskTracker::new();
+    let session = start_session(request, volume, device, &tasks).await.inspect_err(|_error| {
+        // The mount exists but nothing serves it: it must not stay behind.
+        drop(mount::unmount(&request.directory, true));
+    })?;
+    let admin_stop = tokio_util::sync::CancellationToken::new();
+    let admin = tasks.spawn(admin::serve(
+        socket,
+        admin::AdminState::new(Arc::clone(volume), request.directory.clone()),
+        admin_stop.clone(),
+    ));
+    ready(&Ready { survives: volume.survives() });
+    let ended = wait_for_end(request, session).await;
+    admin_stop.cancel();
+    drop(admin.await);
+    drop(std::fs::remove_file(&request.socket));
+    tasks.close();
+    tasks.wait().await;
+    ended
+}
+
+/// Performs the handshake with the kernel and starts the loop threads.
+async fn start_session(
+    request: &ServeRequest,
+    volume: &Arc<Volume>,
+    device: OwnedFd,
+    tasks: &TaskTracker,
+) -> Result<fuser::BackgroundSession> {
+    let fs = FuseFs::new(volume.fs(), tokio::runtime::Handle::current(), tasks.clone());
+    let notifications = fs.notifications();
+    let mut config = fuser::Config::default();
+    config.n_threads = usize::try_from(request.config.limits.loop_threads).ok();
+    config.clone_fd = false;
+    let start = move || {
+        let session = Session::from_fd(fs, device, SessionACL::All, config)?.spawn()?;
+        notifications(session.notifier())?;
+        Ok::<_, std::io::Error>(session)
+    };
+    let session = volume
+        .cpu()
+        .run(start)
+        .await
+        .map_err(|error| Error::from_io("shake hands with the kernel", error))?;
+    // Reads /sys and mountinfo only: nothing here touches the mount itself.
+    mount::tune(&request.directory);
+    Ok(session)
+}
+
+/// Waits until the kernel ends the session (umount), or a signal asks for it and the mount is gone.
+async fn wait_for_end(request: &ServeRequest, session: fuser::BackgroundSession) -> Result<()> {
+    let (ended, mut end) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("ironfs-session".to_owned())
+        .spawn(move || drop(ended.send(session.join())))
+        .map_err(|error| Error::from_io("start the session thread", error))?;
+    let mut terminate = signal(SignalKind::terminate())
+        .map_err(|error| Error::from_io("listen for SIGTERM", error))?;
+    let mut interrupt = signal(SignalKind::interrupt())
+        .map_err(|error| Error::from_io("listen for SIGINT", error))?;
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut end => {
+                return match result {
+                    Ok(Ok(())) => Ok(()),
+                    // ECONNABORTED follows an abort of the connection: the mount is gone, a normal end.
+                    Ok(Err(error)) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ok(()),
+                    Ok(Err(error)) => Err(Error::from_io("serve the kernel", error)),
+                    Err(_gone) => Err(Error::internal("the session thread is gone")),
+                };
+            }
+            _ = terminate.recv() => unmount_for_signal(request),
+            _ = interrupt.recv() => unmount_for_signal(request),
+        }
+    }
+}
+
+/// Unmounts on a signal. A mount in use is detached: its users keep what they have open until they close it.
+fn unmount_for_signal(request: &ServeRequest) {
+    if let Err(error) = mount::unmount(&request.directory, false) {
+        tracing::warn!("{error}; detaching it");
+        if let Err(error) = mount::unmount(&request.directory, true) {
+            tracing::error!("{error}");
+        }
+    }
+}
+
+/// A mount point whose server died answers ENOTCONN: it is detached so that the new mount does not lie over it.
+fn detach_dead_mount(directory: &std::path::Path) {
+    let dead = std::fs::metadata(directory)
+        .is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN));
+    if dead && let Err(error) = mount::unmount(directory, true) {
+        tracing::warn!("a dead mount is in the way: {error}");
+    }
+}
+
+/// The clock that the kernel stamps FUSE inodes with, so that times never step back between the two.
+fn coarse_clock() -> Timestamp {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    Timestamp { seconds: now.tv_sec, nanoseconds: u32::try_from(now.tv_nsec).unwrap_or_default() }
+}
+
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: Some(OPEN_FILES_MAX), maximum: Some(OPEN_FILES_MAX) };
+    if setrlimit(Resource::Nofile, wanted).is_err() {
+        // Without privilege the hard limit stays; the soft one may rise up to it.
+        let raised = Rlimit { current: now.maximum, maximum: now.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!("the limit of open files stays as it is: {error}");
+        }
+    }
+}
+
+/// A panic ends the process: recovery is what is tested, half-done state is not. The kernel then answers ENOTCONN.
+fn abort_on_panic() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        default(info);
+        std::process::abort();
+    }));
+}

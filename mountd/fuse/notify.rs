@@ -1,0 +1,65 @@
+//! The one thread that sends invalidations to the kernel. It serves no requests: `inval_inode` writes back dirty
+//! pages through the very loop that would wait for it.
+
+use fuser::{INodeNo, Notifier};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use tokio::sync::oneshot;
+
+/// Invalidations that may wait; a requester beyond that waits for room.
+const QUEUE_MAX: usize = 256;
+
+/// "Write back and drop the pages of this inode, then say so."
+struct Job {
+    ino: INodeNo,
+    done: oneshot::Sender<()>,
+}
+
+/// Sends invalidations once the session has given its notifier.
+#[derive(Debug)]
+pub(super) struct Notifications {
+    sender: SyncSender<Job>,
+    receiver: std::sync::Mutex<Option<Receiver<Job>>>,
+    started: OnceLock<()>,
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Job({:?})", self.ino)
+    }
+}
+
+impl Notifications {
+    pub(super) fn new() -> Self {
+        let (sender, receiver) = sync_channel(QUEUE_MAX);
+        let receiver = std::sync::Mutex::new(Some(receiver));
+        Self { sender, receiver, started: OnceLock::new() }
+    }
+
+    /// Starts the thread. It ends when the `Notifications` are dropped.
+    pub(super) fn start(&self, notifier: Notifier) -> std::io::Result<()> {
+        let taken = self.receiver.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let Some(receiver) = taken else { return Ok(()) };
+        std::thread::Builder::new().name("ironfs-notify".to_owned()).spawn(move || {
+            for job in receiver {
+                // ENOENT says that nothing was cached; any other failure leaves the pages as they are, and the
+                // caller answers from what it has.
+                drop(notifier.inval_inode(job.ino, 0, 0));
+                job.done.send(()).unwrap_or_default();
+            }
+        })?;
+        self.started.set(()).unwrap_or_default();
+        Ok(())
+    }
+
+    /// Has the kernel write back and drop the pages of a file; returns when it has, or at once without a thread.
+    pub(super) async fn write_back(&self, ino: INodeNo) {
+        if self.started.get().is_none() {
+            return;
+        }
+        let (done, wait) = oneshot::channel();
+        if self.sender.try_send(Job { ino, done }).is_ok() {
+            drop(wait.await);
+        }
+    }
+}
