@@ -1,1 +1,5 @@
-fn main() {}
+//! `ironfs-mountd`: serves one mount in the foreground.
+
+fn main() -> std::process::ExitCode {
+    ironfs::cli::mountd_main()
+}

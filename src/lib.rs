@@ -4,6 +4,7 @@ extern crate self as ironfs;
 
 pub mod admin;
 pub mod class;
+pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod cpu;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `ironfs` command; called as `mount.ironfs` it is the mount helper.
+
+fn main() -> std::process::ExitCode {
+    ironfs::cli::main()
+}

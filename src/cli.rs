@@ -1,0 +1,124 @@
+//! The command line: one file for each subcommand, flags defined once. Reads the environment, which nothing below
+//! does, and decides the exit code: 0 done, 1 failed, 2 wrong use or refused input.
+
+use crate::error::{Error, ErrorKind};
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+pub mod out;
+
+mod class;
+mod completions;
+mod disk;
+mod format;
+mod fsck;
+mod helper;
+mod info;
+mod mount;
+mod paths;
+mod repair;
+mod scan;
+mod serve;
+mod status;
+mod sync;
+mod up;
+
+/// Exit code of a failure.
+const FAILED: u8 = 1;
+/// Exit code of wrong use or refused input.
+const REFUSED: u8 = 2;
+
+/// A POSIX file system whose file data is Reed-Solomon coded.
+#[derive(Debug, Parser)]
+#[command(name = "ironfs", version, propagate_version = true, disable_help_subcommand = true)]
+#[command(
+    after_help = "Try it:\n  ironfs up /mnt/iron\n\nExit codes: 0 done, 1 failed, 2 wrong use or refused input"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::Up),
+    Format(format::Format),
+    Mount(mount::Mount),
+    Umount(mount::Umount),
+    Status(status::StatusCommand),
+    Df(status::Df),
+    Info(info::Info),
+    #[command(subcommand)]
+    Class(class::ClassCommand),
+    #[command(subcommand)]
+    Disk(disk::DiskCommand),
+    #[command(subcommand)]
+    Repair(repair::RepairCommand),
+    Scan(scan::Scan),
+    Fsck(fsck::Fsck),
+    Sync(sync::Sync),
+    Completions(completions::Completions),
+    #[command(hide = true)]
+    Man(completions::Man),
+    #[command(hide = true)]
+    Serve(serve::Serve),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    if let Some(name) = arguments.first().and_then(|name| helper::is_helper(name)) {
+        return helper::main(name, arguments.get(1..).unwrap_or_default());
+    }
+    match Cli::try_parse_from(&arguments) {
+        Ok(cli) => end(run(cli.command)),
+        Err(error) => usage(&error),
+    }
+}
+
+/// Runs `ironfs-mountd`: one mount in the foreground.
+pub fn mountd_main() -> ExitCode {
+    match serve::Serve::try_parse_standalone(std::env::args_os()) {
+        Ok(serve) => end(serve.run()),
+        Err(error) => usage(&error),
+    }
+}
+
+fn run(command: Command) -> Result<(), Error> {
+    match command {
+        Command::Up(up) => up.run(),
+        Command::Format(format) => format.run(),
+        Command::Mount(mount) => mount.run(),
+        Command::Umount(umount) => umount.run(),
+        Command::Status(status) => status.run(),
+        Command::Df(df) => df.run(),
+        Command::Info(info) => info.run(),
+        Command::Class(class) => class.run(),
+        Command::Disk(disk) => disk.run(),
+        Command::Repair(repair) => repair.run(),
+        Command::Scan(scan) => scan.run(),
+        Command::Fsck(fsck) => fsck.run(),
+        Command::Sync(sync) => sync.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
+        Command::Serve(serve) => serve.run(),
+    }
+}
+
+/// Help and version go to stdout with code 0, wrong use to stderr with code 2.
+fn usage(error: &clap::Error) -> ExitCode {
+    // A reader that went away does not change the code.
+    drop(error.print());
+    if error.use_stderr() { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS }
+}
+
+fn end(result: Result<(), Error>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            out::complain(&error);
+            let refused = matches!(error.kind(), ErrorKind::Refused);
+            ExitCode::from(if refused { REFUSED } else { FAILED })
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! `completions` and the hidden `man`: both come from the definitions of the flags.
+
+use super::{Cli, out};
+use crate::error::{Error, Result};
+use clap::{Args, CommandFactory as _};
+use std::path::PathBuf;
+
+/// Print a completion script for a shell
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  ironfs completions bash > /etc/bash_completion.d/ironfs")]
+pub(super) struct Completions {
+    /// bash, zsh, fish, elvish or powershell
+    shell: clap_complete::Shell,
+}
+
+impl Completions {
+    pub(super) fn run(self) -> Result<()> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "ironfs", &mut script);
+        out::print(&String::from_utf8_lossy(&script))
+    }
+}
+
+/// Write the manual pages
+#[derive(Debug, Args)]
+pub(super) struct Man {
+    /// Existing directory
+    directory: PathBuf,
+}
+
+impl Man {
+    pub(super) fn run(self) -> Result<()> {
+        let context = || format!("write manual pages to {}", self.directory.display());
+        clap_mangen::generate_to(Cli::command(), &self.directory)
+            .map_err(|error| Error::from_io(context(), error))
+    }
+}

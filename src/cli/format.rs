@@ -1,0 +1,136 @@
+//! `format`: makes a volume out of empty directories.
+
+use super::{out, paths};
+use crate::class::Class;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::types::Timestamp;
+use crate::volume::format::{FormatRequest, Formatted, format_volume};
+use clap::Args;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Make a volume out of empty directories, each standing for a disk
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  ironfs format media --class 4+2 --disk /srv/d0 --disk /srv/d1 --disk /srv/d2 \\\n      --disk /srv/d3 --disk /srv/d4 --disk /srv/d5\n  ironfs format lab --class replica:2 --disk /a /b --allow-same-device --config ./lab.toml"
+)]
+pub(super) struct Format {
+    /// Name of the volume: letters, digits, dot, dash and underscore
+    name: String,
+    /// Redundancy of the root directory: `4+2`, `6+3`, `replica:3`, with `,zstd` for compression
+    #[arg(long, default_value = "4+2")]
+    class: String,
+    /// Empty directories, one for each disk
+    #[arg(long = "disk", value_name = "DIR", required = true, num_args = 1..)]
+    disks: Vec<PathBuf>,
+    /// Where to write the configuration [default: /etc/ironfs/NAME.toml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Let several directories share a device: they are lost together with it
+    #[arg(long)]
+    allow_same_device: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    name: &'a str,
+    volume: String,
+    class: String,
+    config: String,
+    disks: Vec<String>,
+    survives: &'a str,
+}
+
+impl Format {
+    pub(super) fn run(self) -> Result<()> {
+        let class: Class = self.class.parse()?;
+        let path = self.config.clone().unwrap_or_else(|| paths::config_path(&self.name));
+        let formatted = format(&self.name, class, &self.disks, self.allow_same_device, &path)?;
+        let shown = Shown {
+            name: &self.name,
+            volume: formatted.volume.to_string(),
+            class: class.to_string(),
+            config: path.display().to_string(),
+            disks: formatted.config.disks.iter().map(|disk| disk.display().to_string()).collect(),
+            survives: &formatted.survives,
+        };
+        if self.json {
+            return out::print_json(&shown);
+        }
+        out::print(&format!(
+            "volume {} is ready: class {}, {} disks, survives {}\nconfiguration: {}\nnext: ironfs mount {} DIR\n",
+            shown.name,
+            shown.class,
+            shown.disks.len(),
+            shown.survives,
+            shown.config,
+            if self.config.is_some() { &shown.config } else { &self.name },
+        ))
+    }
+}
+
+/// Formats, then writes the configuration; an existing configuration is never replaced.
+pub(super) fn format(
+    name: &str,
+    class: Class,
+    disks: &[PathBuf],
+    allow_same_device: bool,
+    config_path: &Path,
+) -> Result<Formatted> {
+    let disks = disks.iter().map(|disk| real_directory(disk)).collect::<Result<Vec<_>>>()?;
+    if config_path.exists() {
+        return Err(Error::refused(format!(
+            "{} exists already: choose another name or --config FILE",
+            config_path.display()
+        )));
+    }
+    let config = Config::new(name, disks);
+    // Refuses bad names and doubled directories before anything is touched.
+    Config::parse(&config.to_text()?)?;
+    let request = FormatRequest {
+        config,
+        class,
+        allow_same_device,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        time: now(),
+    };
+    let formatted = paths::block_on(format_volume(request))?;
+    write_config(&formatted.config, config_path)?;
+    Ok(formatted)
+}
+
+fn real_directory(path: &Path) -> Result<PathBuf> {
+    match path.canonicalize() {
+        Ok(real) if real.is_dir() => Ok(real),
+        Ok(_) => Err(Error::refused(format!("{} is not a directory", path.display()))),
+        Err(error) => {
+            let path = path.display();
+            Err(Error::refused(format!("disk {path}: {error}; make the directory first")))
+        }
+    }
+}
+
+/// Writes a configuration durably: beside its place, then renamed.
+pub(super) fn write_config(config: &Config, path: &Path) -> Result<()> {
+    let context = || format!("write the configuration {}", path.display());
+    let wrong = |error: std::io::Error| Error::from_io(context(), error);
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(wrong)?;
+    let beside = path.with_extension("toml.new");
+    std::fs::write(&beside, config.to_text()?).map_err(wrong)?;
+    std::fs::File::open(&beside).and_then(|file| file.sync_all()).map_err(wrong)?;
+    std::fs::rename(&beside, path).map_err(wrong)?;
+    std::fs::File::open(parent).and_then(|dir| dir.sync_all()).map_err(wrong)
+}
+
+/// The wall clock, read once at the edge.
+pub(super) fn now() -> Timestamp {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    Timestamp { seconds: now.tv_sec, nanoseconds: u32::try_from(now.tv_nsec).unwrap_or_default() }
+}

@@ -1,0 +1,193 @@
+//! `mount` and `umount`.
+
+use super::{out, paths};
+use crate::error::{Error, Result};
+use crate::mountd::mount as kernel;
+use crate::mountd::options::MountOptions;
+use clap::Args;
+use std::fs::OpenOptions;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A log file larger than this is put aside when a daemon starts.
+const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Mount a volume; returns when the file system answers
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  ironfs mount media /mnt/media\n  ironfs mount ./lab.toml /mnt/lab -o ro,noatime\n  ironfs mount media /mnt/media --foreground"
+)]
+pub(super) struct Mount {
+    /// Name of the volume, or path of its configuration
+    volume: String,
+    /// Mount point: an existing directory
+    directory: PathBuf,
+    /// Mount options, separated by commas: ro, noatime, relatime, strictatime, nodev, nosuid, noexec, remount, ...
+    #[arg(short = 'o', value_name = "OPTIONS", default_value = "")]
+    options: String,
+    /// Stay in the foreground and log to the terminal
+    #[arg(long)]
+    foreground: bool,
+}
+
+impl Mount {
+    pub(super) fn run(self) -> Result<()> {
+        if self.foreground {
+            check_mount_point(&self.directory)?;
+            let executable = this_executable()?;
+            let failed = Command::new(executable)
+                .arg0("ironfs-mountd")
+                .args(["serve", &self.volume, "-o", &self.options])
+                .arg(&self.directory)
+                .exec();
+            return Err(Error::from_io("start the server", failed));
+        }
+        mount(&self.volume, &self.directory, &self.options)
+    }
+}
+
+/// Mounts in the background; returns when the file system answers.
+pub(super) fn mount(volume: &str, directory: &Path, options: &str) -> Result<()> {
+    let parsed = MountOptions::parse(options, false)?;
+    if parsed.remount {
+        return remount(directory, &parsed);
+    }
+    let config = paths::read_config(volume)?;
+    check_mount_point(directory)?;
+    let volume = std::path::absolute(paths::config_path(volume))
+        .map_err(|error| Error::from_io("find the configuration", error))?;
+    let log = open_log(&config.name)?;
+    let mut child = Command::new(this_executable()?)
+        .arg0("ironfs-mountd")
+        .args(["serve", "--detached", "-o", options])
+        .arg(volume)
+        .arg(paths::absolute(directory)?)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .map_err(|error| Error::from_io("start the server", error))?;
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        // No line at all is a child that died: told below.
+        drop(BufReader::new(stdout).read_line(&mut line));
+    }
+    match line.trim_end() {
+        "ready" => Ok(()),
+        "" => Err(Error::refused(format!(
+            "the server ended without a word; see {}",
+            paths::log_file(&config.name).display()
+        ))),
+        line => Err(Error::refused(line.strip_prefix("error ").unwrap_or(line).to_owned())),
+    }
+}
+
+/// Changes a mount that is there: the kernel's flags first, then the server's.
+fn remount(directory: &Path, options: &MountOptions) -> Result<()> {
+    let directory = paths::absolute(directory)?;
+    let mount = paths::mount_of(&directory)?
+        .filter(|mount| mount.directory == directory)
+        .ok_or_else(|| {
+            let directory = directory.display();
+            Error::refused(format!("remount {directory}: no ironfs volume is mounted there"))
+        })?;
+    let body = crate::admin::Remount {
+        read_only: options.read_only(),
+        atime: options.atime,
+        nodiratime: options.nodiratime,
+    };
+    let socket = paths::socket(&mount.source);
+    // To read-only: the kernel stops writers before the server refuses them; to read-write the other way round.
+    let tell = || {
+        paths::block_on(crate::admin::client::post::<crate::admin::Done>(
+            &socket, "/remount", &body,
+        ))
+    };
+    if body.read_only {
+        kernel::remount(&directory, options.flags)?;
+        tell()?;
+    } else {
+        tell()?;
+        kernel::remount(&directory, options.flags)?;
+    }
+    Ok(())
+}
+
+/// A mount point must be a directory; a dead mount there is the server's business.
+fn check_mount_point(directory: &Path) -> Result<()> {
+    match std::fs::metadata(directory) {
+        Ok(meta) if meta.is_dir() => Ok(()),
+        Ok(_) => Err(Error::refused(format!("{} is not a directory", directory.display()))),
+        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => Ok(()),
+        Err(error) => Err(Error::refused(format!("mount point {}: {error}", directory.display()))),
+    }
+}
+
+/// The program to start for serving: this one, also when it was replaced on disk since.
+pub(super) fn this_executable() -> Result<PathBuf> {
+    std::env::current_exe().map_err(|error| Error::from_io("find this program", error))
+}
+
+fn open_log(name: &str) -> Result<std::fs::File> {
+    let path = paths::log_file(name);
+    let context = || format!("open the log {}", path.display());
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(|error| Error::from_io(context(), error))?;
+    }
+    if std::fs::metadata(&path).is_ok_and(|meta| meta.len() > LOG_BYTES_MAX) {
+        let old = path.with_extension("log.old");
+        std::fs::rename(&path, old).map_err(|error| Error::from_io(context(), error))?;
+    }
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .map_err(|error| Error::from_io(context(), error))
+}
+
+/// Unmount; what is dirty is written out by the server, which ends after it
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  ironfs umount /mnt/media\n  ironfs umount --lazy /mnt/media")]
+pub(super) struct Umount {
+    /// Mount point
+    directory: PathBuf,
+    /// Detach a mount that is in use
+    #[arg(long, short)]
+    lazy: bool,
+    /// Return at once instead of waiting until the server has written everything and ended
+    #[arg(long)]
+    no_wait: bool,
+}
+
+impl Umount {
+    pub(super) fn run(self) -> Result<()> {
+        let directory = paths::absolute(&self.directory)?;
+        let mount = paths::mount_of(&directory)?.filter(|mount| mount.directory == directory);
+        kernel::unmount(&directory, self.lazy)?;
+        match mount {
+            Some(mount) if !self.no_wait && !self.lazy => {
+                paths::block_on(wait_for_server(paths::socket(&mount.source)))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// The server removes its socket when it has ended: everything is on the disks then.
+async fn wait_for_server(socket: PathBuf) -> Result<()> {
+    let step = std::time::Duration::from_millis(20);
+    let mut told = false;
+    for round in 0u32.. {
+        if std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            break;
+        }
+        if round > 100 && !told {
+            out::tell("waiting until the server has written out what was dirty");
+            told = true;
+        }
+        tokio::time::sleep(step).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! What commands print: stdout that ends quietly when its reader goes away, errors on stderr, sizes for people.
+
+use crate::error::{Error, Result};
+use serde::Serialize;
+use std::io::{ErrorKind, Write as _};
+
+/// Writes `text` to stdout. A reader that went away is no error: it has what it wanted.
+pub fn print(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::from_io("write to stdout", error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Writes `value` as one JSON document to stdout.
+pub fn print_json(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Error::internal(format!("encode the answer: {error}")))?;
+    print(&format!("{text}\n"))
+}
+
+/// Tells people on stderr what went wrong.
+pub fn complain(error: &Error) {
+    tell(&format!("ironfs: {error}"));
+}
+
+/// Tells people something on stderr that is not the command's result.
+pub fn tell(sentence: &str) {
+    // Where stderr is gone there is nobody to tell.
+    drop(writeln!(std::io::stderr().lock(), "{sentence}"));
+}
+
+/// Asks on the terminal whether to do what `plan` says.
+///
+/// Errors: `Refused` if the answer is no, or if there is neither a terminal nor `yes`.
+pub fn confirm(plan: &str, yes: bool) -> Result<()> {
+    tell(&format!("{plan}."));
+    if yes {
+        return Ok(());
+    }
+    if !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
+        return Err(Error::refused("there is no terminal to ask on: say --yes"));
+    }
+    tell("Go on? [y/N]");
+    let mut line = String::new();
+    std::io::stdin()
+        .read_line(&mut line)
+        .map_err(|error| Error::from_io("read the answer", error))?;
+    match line.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Error::refused("nothing was changed")),
+    }
+}
+
+/// Bytes for people: `12.5 GiB`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 6] = [
+        ("EiB", 1 << 60),
+        ("PiB", 1 << 50),
+        ("TiB", 1 << 40),
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+    ];
+    for (name, unit) in UNITS {
+        if bytes >= unit {
+            let tenths = u128::from(bytes) * 10 / u128::from(unit);
+            return format!("{}.{} {name}", tenths / 10, tenths % 10);
+        }
+    }
+    format!("{bytes} B")
+}
+
+/// Rows as aligned columns; numbers (every column but the first that only holds digits and units) are not told
+/// apart: all columns are left-aligned.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{cell:<width$}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{size, table};
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(1023), "1023 B");
+        assert_eq!(size(1536), "1.5 KiB");
+        assert_eq!(size(u64::MAX), "15.9 EiB");
+    }
+
+    #[test]
+    fn columns_align() {
+        let rows = [vec!["a".to_owned(), "b".to_owned()], vec!["long".to_owned(), "c".to_owned()]];
+        assert_eq!(table(&rows), "a     b\nlong  c\n");
+    }
+}

@@ -1,0 +1,129 @@
+//! `scan`: finds volumes on directories and rebuilds their configuration.
+
+use super::{format, out};
+use crate::config::Config;
+use crate::disk::local::LocalDisk;
+use crate::disk::superblock::{self, Superblock};
+use crate::error::{Error, Result};
+use clap::Args;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Find volumes on directories (or the directories in them) and rebuild their configuration
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  ironfs scan /srv/*\n  ironfs scan /mnt --write /etc/ironfs/media.toml"
+)]
+pub(super) struct Scan {
+    /// Directories to look at; their sub-directories are looked at too
+    #[arg(required = true)]
+    directories: Vec<PathBuf>,
+    /// Write the configuration of the one volume found to this file
+    #[arg(long, value_name = "FILE")]
+    write: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A volume and where its disks are.
+#[derive(Serialize)]
+struct Found {
+    name: String,
+    volume: String,
+    disks: BTreeMap<u32, PathBuf>,
+    missing: Vec<u32>,
+}
+
+impl Scan {
+    pub(super) fn run(self) -> Result<()> {
+        let mut found: Vec<Found> = Vec::new();
+        for directory in candidates(&self.directories) {
+            match look(&directory) {
+                Ok(Some(superblock)) => add(&mut found, &superblock, directory)?,
+                Ok(None) => {}
+                Err(error) => out::tell(&format!("ironfs: {}: {error}", directory.display())),
+            }
+        }
+        if let Some(path) = &self.write {
+            return write(&found, path);
+        }
+        if self.json {
+            return out::print_json(&found);
+        }
+        for volume in &found {
+            out::print(&config(volume).to_text()?)?;
+            if !volume.missing.is_empty() {
+                out::tell(&format!(
+                    "ironfs: {}: disks {:?} were not found",
+                    volume.name, volume.missing
+                ));
+            }
+        }
+        if found.is_empty() {
+            return Err(Error::refused("no disk of an ironfs volume was found"));
+        }
+        Ok(())
+    }
+}
+
+/// The directories themselves and their sub-directories.
+fn candidates(directories: &[PathBuf]) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for directory in directories {
+        let Ok(directory) = directory.canonicalize() else { continue };
+        let children = std::fs::read_dir(&directory).into_iter().flatten().flatten();
+        let mut below: Vec<PathBuf> =
+            children.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+        below.sort();
+        all.push(directory);
+        all.append(&mut below);
+    }
+    all.dedup();
+    all
+}
+
+fn look(directory: &Path) -> Result<Option<Superblock>> {
+    superblock::read(&LocalDisk::open(directory)?)
+}
+
+fn add(found: &mut Vec<Found>, superblock: &Superblock, directory: PathBuf) -> Result<()> {
+    let volume = superblock.volume.to_string();
+    let disk = superblock.disk.0;
+    let known = superblock.members.disks.iter().map(|member| member.disk.0);
+    let index = match found.iter().position(|entry| entry.volume == volume) {
+        Some(index) => index,
+        None => {
+            let missing = known.collect();
+            let name = superblock.name.clone();
+            found.push(Found { name, volume, disks: BTreeMap::new(), missing });
+            found.len() - 1
+        }
+    };
+    let Some(entry) = found.get_mut(index) else { return Ok(()) };
+    entry.missing.retain(|missing| *missing != disk);
+    match entry.disks.insert(disk, directory.clone()) {
+        Some(other) if other != directory => Err(Error::refused(format!(
+            "{} and {} both say that they are disk {disk} of volume {}: one is a copy; take it away",
+            other.display(),
+            directory.display(),
+            entry.name
+        ))),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn config(volume: &Found) -> Config {
+    Config::new(volume.name.clone(), volume.disks.values().cloned().collect())
+}
+
+fn write(found: &[Found], path: &Path) -> Result<()> {
+    let [volume] = found else {
+        return Err(Error::refused(format!("{} volumes were found, not one", found.len())));
+    };
+    if path.exists() {
+        return Err(Error::refused(format!("{} exists already", path.display())));
+    }
+    format::write_config(&config(volume), path)
+}

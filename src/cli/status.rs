@@ -1,0 +1,138 @@
+//! `status` and `df`.
+
+use super::{out, paths};
+use crate::admin::client;
+use crate::error::{Error, ErrorKind, Result};
+use crate::volume::status::{ClassSpace, Status};
+use clap::Args;
+use std::fmt::Write as _;
+
+/// Show what state a volume is in, what can still be lost, and what to do
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  ironfs status media\n  ironfs status /mnt/media --json")]
+pub(super) struct StatusCommand {
+    /// Name of the volume, path of its configuration, or a path inside the mount
+    volume: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl StatusCommand {
+    pub(super) fn run(self) -> Result<()> {
+        let socket = paths::socket_of(&self.volume)?;
+        let status: Status = match paths::block_on(client::get(&socket, "/status")) {
+            Ok(status) => status,
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                return Err(Error::refused(format!(
+                    "{}: not mounted; `ironfs mount` serves it, `ironfs fsck` checks it offline",
+                    self.volume
+                )));
+            }
+            Err(error) => return Err(error),
+        };
+        if self.json { out::print_json(&status) } else { out::print(&text(&status)) }
+    }
+}
+
+fn text(status: &Status) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        // Writing to a String cannot fail.
+        writeln!(text, "{name:>9}: {value}").expect("a string takes everything");
+    };
+    line("volume", &format!("{} ({})", status.name, status.volume));
+    line("state", &status.state);
+    for problem in &status.problems {
+        line("problem", problem);
+    }
+    for action in &status.actions {
+        line("action", action);
+    }
+    if let Some(mount) = &status.mount {
+        line("mounted", &format!("{mount}, served by pid {}", status.pid.unwrap_or_default()));
+    }
+    line("class", &status.class);
+    line("survives", &status.survives);
+    let margins: Vec<String> = status
+        .stripes_by_margin
+        .iter()
+        .map(|(margin, stripes)| format!("{stripes} with margin {margin}"))
+        .collect();
+    line("stripes", &if margins.is_empty() { "none yet".to_owned() } else { margins.join(", ") });
+    let space = &status.space;
+    line(
+        "space",
+        &format!(
+            "{} used of {}, {} available",
+            out::size(space.used_bytes),
+            out::size(space.total_bytes),
+            out::size(space.available_bytes)
+        ),
+    );
+    line("inodes", &status.inodes.to_string());
+    let (dirty, hot) = (out::size(status.dirty_bytes), out::size(status.hot_bytes));
+    line("dirty", &format!("{dirty}, and {hot} of small data in the log"));
+    let log = &status.log;
+    let disks: Vec<String> = log.disks.iter().map(ToString::to_string).collect();
+    line(
+        "log",
+        &format!("applied {}, durable {}, on disks {}", log.applied, log.durable, disks.join(" ")),
+    );
+    text.push('\n');
+    text.push_str(&disks_table(status));
+    text
+}
+
+fn disks_table(status: &Status) -> String {
+    let header = ["DISK", "STATE", "SIZE", "FREE", "ERRORS", "PATH"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    for disk in &status.disks {
+        let reason = disk.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        rows.push(vec![
+            format!("{}{}", disk.id, if disk.log { " log" } else { "" }),
+            disk.state.clone(),
+            out::size(disk.total_bytes),
+            out::size(disk.free_bytes),
+            disk.errors.to_string(),
+            format!("{}{reason}", disk.path),
+        ]);
+    }
+    out::table(&rows)
+}
+
+/// Show space by class: what can be written, after redundancy and reserve
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  ironfs df media\n  ironfs df /mnt/media --json")]
+pub(super) struct Df {
+    /// Name of the volume, path of its configuration, or a path inside the mount
+    volume: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Df {
+    pub(super) fn run(self) -> Result<()> {
+        let socket = paths::socket_of(&self.volume)?;
+        let spaces: Vec<ClassSpace> = paths::block_on(client::get(&socket, "/df"))?;
+        if self.json {
+            return out::print_json(&spaces);
+        }
+        let header = ["CLASS", "SIZE", "USED", "AVAIL", "RAW SIZE", "RAW FREE", "RAW RESERVED"];
+        let mut rows = vec![header.map(str::to_owned).to_vec()];
+        for space in &spaces {
+            let sizes = [
+                space.total_bytes,
+                space.used_bytes,
+                space.available_bytes,
+                space.raw_total_bytes,
+                space.raw_free_bytes,
+                space.raw_reserved_bytes,
+            ];
+            let cells = sizes.into_iter().map(out::size);
+            rows.push([space.class.clone()].into_iter().chain(cells).collect());
+        }
+        out::print(&out::table(&rows))
+    }
+}

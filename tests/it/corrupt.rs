@@ -1,0 +1,190 @@
+//! Bytes that change behind the file system's back: reads are right or EIO, never wrong.
+
+use crate::real::{Volume, pattern};
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+const FILE_BYTES: usize = 6_000_000;
+
+fn files_below(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files_below(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+}
+
+fn shards(disk: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    files_below(&disk.join("shards"), &mut found);
+    found
+}
+
+/// How a file is damaged.
+#[derive(Clone, Copy, Debug)]
+enum Damage {
+    Flip(u64),
+    Zero(u64),
+    Truncate,
+    Empty,
+    Remove,
+}
+
+fn damage(path: &Path, how: Damage) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let length = file.metadata().unwrap().len();
+    match how {
+        Damage::Flip(at) => {
+            let at = at % length.max(1);
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ 0x40], at).unwrap();
+        }
+        Damage::Zero(at) => {
+            let at = at % length.max(1);
+            let end = (at + 4096).min(length);
+            file.write_all_at(&vec![0; usize::try_from(end - at).unwrap()], at).unwrap();
+        }
+        Damage::Truncate => file.set_len(length / 2).unwrap(),
+        Damage::Empty => file.set_len(0).unwrap(),
+        Damage::Remove => fs::remove_file(path).unwrap(),
+    }
+}
+
+fn kinds() -> Vec<Damage> {
+    let mut kinds = vec![Damage::Truncate, Damage::Empty, Damage::Remove];
+    for at in [0u64, 63, 5000, 8192, 8200, 70_000, 123_456, 999_983, 1_400_001] {
+        kinds.extend([Damage::Flip(at), Damage::Zero(at)]);
+    }
+    kinds
+}
+
+fn drop_caches() {
+    fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+}
+
+#[test]
+fn every_damage_to_two_disks_of_shards_is_decoded_around() {
+    let volume = Volume::format("4+2", 6);
+    volume.mount();
+    let path = volume.mnt().join("f");
+    let content = pattern(1, FILE_BYTES);
+    for (round, how) in kinds().into_iter().enumerate() {
+        fs::write(&path, &content).unwrap();
+        volume.sync();
+        for disk in [round % 6, (round + 1 + round / 6) % 6] {
+            for shard in shards(&volume.disks[disk]) {
+                damage(&shard, how);
+            }
+        }
+        // Live (half of the rounds) and between mounts.
+        if round % 2 == 0 {
+            volume.remount();
+        }
+        drop_caches();
+        let read = fs::read(&path).unwrap_or_else(|error| panic!("{how:?}: {error}"));
+        assert!(read == content, "{how:?}: wrong bytes");
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn swapped_shard_files_are_not_believed() {
+    let volume = Volume::format("4+2", 6);
+    volume.mount();
+    let path = volume.mnt().join("f");
+    let content = pattern(2, FILE_BYTES);
+    fs::write(&path, &content).unwrap();
+    volume.umount();
+    let (left, right) = (shards(&volume.disks[0]), shards(&volume.disks[1]));
+    let (left, right) = (left.first().unwrap(), right.first().unwrap());
+    let aside = volume.root().join("aside");
+    fs::copy(left, &aside).unwrap();
+    fs::copy(right, left).unwrap();
+    fs::copy(&aside, right).unwrap();
+    volume.mount();
+    assert!(fs::read(&path).unwrap() == content, "wrong bytes");
+}
+
+#[test]
+fn damage_to_three_disks_is_eio() {
+    let volume = Volume::format("4+2", 6);
+    volume.mount();
+    let path = volume.mnt().join("f");
+    fs::write(&path, pattern(3, FILE_BYTES)).unwrap();
+    volume.remount();
+    for disk in 0..3 {
+        for shard in shards(&volume.disks[disk]) {
+            damage(&shard, Damage::Zero(8192 + 64));
+        }
+    }
+    drop_caches();
+    let error = fs::read(&path).expect_err("three of six shards are bad");
+    assert_eq!(error.raw_os_error(), Some(libc::EIO));
+}
+
+#[test]
+fn log_and_state_of_two_disks_damaged_between_mounts() {
+    let volume = Volume::format("4+2", 6);
+    volume.mount();
+    let content = pattern(4, 50_000);
+    for number in 0..20 {
+        fs::write(volume.mnt().join(format!("f{number}")), &content).unwrap();
+    }
+    volume.umount();
+    for how in [Damage::Flip(5000), Damage::Zero(4096), Damage::Truncate, Damage::Empty] {
+        for disk in 0..2 {
+            for folder in ["log", "meta"] {
+                let mut files = Vec::new();
+                files_below(&volume.disks[disk].join(folder), &mut files);
+                for file in files {
+                    damage(&file, how);
+                }
+            }
+        }
+        volume.mount();
+        for number in 0..20 {
+            let read = fs::read(volume.mnt().join(format!("f{number}"))).unwrap();
+            assert!(read == content, "{how:?}: wrong bytes");
+        }
+        volume.umount();
+        volume.fsck();
+    }
+}
+
+#[test]
+fn state_pages_of_one_disk_damaged_while_mounted() {
+    let volume = Volume::format("4+2", 6);
+    let text = fs::read_to_string(volume.config()).unwrap();
+    fs::write(volume.config(), text.replace("metadata_cache_mib = 128", "metadata_cache_mib = 1"))
+        .unwrap();
+    volume.mount();
+    for number in 0..2000 {
+        fs::write(volume.mnt().join(format!("f{number}")), pattern(number, 100)).unwrap();
+    }
+    volume.sync();
+    volume.remount();
+    let mut states = Vec::new();
+    files_below(&volume.disks[0].join("meta"), &mut states);
+    let state = fs::OpenOptions::new().write(true).open(&states[0]).unwrap();
+    let pages = state.metadata().unwrap().len() / 4096;
+    for page in 0..pages {
+        state.write_all_at(&[0x5a; 64], page * 4096 + 1000).unwrap();
+    }
+    drop_caches();
+    for number in 0..2000 {
+        let read = fs::read(volume.mnt().join(format!("f{number}"))).unwrap();
+        assert!(read == pattern(number, 100), "file {number}");
+    }
+    fs::write(volume.mnt().join("after"), b"still writable").unwrap();
+    volume.sync();
+    volume.remount();
+    assert_eq!(fs::read(volume.mnt().join("after")).unwrap(), b"still writable");
+    volume.umount();
+    volume.fsck();
+}
