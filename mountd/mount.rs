@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The type that `/proc/mounts` shows.
 pub const FILE_SYSTEM_TYPE: &str = "fuse.ironfs";
@@ -153,14 +154,35 @@ pub fn unmount(directory: &Path, lazy: bool) -> Result<()> {
     })
 }
 
+/// How long a remount waits for files that were unlinked and whose last close is still under way: the kernel calls
+/// the mount busy until it has heard of it.
+const REMOUNT_WAIT: Duration = Duration::from_millis(500);
+/// Pause between tries.
+const REMOUNT_PAUSE: Duration = Duration::from_millis(20);
+
 /// Changes the flags of a mount. The data string stays empty: FUSE takes no options at a remount.
 ///
 /// Errors: `Refused`.
 pub fn remount(directory: &Path, flags: MountFlags) -> Result<()> {
-    rustix::mount::mount_remount(directory, flags, c"").map_err(|error| {
-        let context = format!("remount {}", directory.display());
-        Error::with_source(crate::error::ErrorKind::Refused, context, error)
-    })
+    let mut waited = Duration::ZERO;
+    loop {
+        match rustix::mount::mount_remount(directory, flags, c"") {
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::BUSY) if waited < REMOUNT_WAIT => {
+                pause(REMOUNT_PAUSE);
+                waited += REMOUNT_PAUSE;
+            }
+            Err(error) => {
+                let context = format!("remount {}", directory.display());
+                return Err(Error::with_source(crate::error::ErrorKind::Refused, context, error));
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a command without a runtime waits for the kernel")]
+fn pause(duration: Duration) {
+    std::thread::sleep(duration);
 }
 
 fn unmount_as_user(directory: &Path, lazy: bool) -> Result<()> {

@@ -48,6 +48,18 @@ const IGNORED: [&str; 12] = [
     "nostrictatime",
 ];
 
+/// What the kernel shows of any FUSE mount: mount(8) hands it back at a remount, where it cannot change.
+const OF_THE_KERNEL: [&str; 8] = [
+    "user_id=",
+    "group_id=",
+    "rootmode=",
+    "fd=",
+    "max_read=",
+    "blksize=",
+    "default_permissions",
+    "seclabel",
+];
+
 impl MountOptions {
     /// Reads `a,b,c`. With `sloppy` (mount -s) unknown options are passed over.
     ///
@@ -85,6 +97,7 @@ impl MountOptions {
             "remount" => self.remount = true,
             _ => {
                 return IGNORED.contains(&word)
+                    || OF_THE_KERNEL.iter().any(|shown| word.starts_with(shown))
                     || word.starts_with("x-")
                     || word.starts_with("X-")
                     || word.starts_with("comment=");
@@ -127,7 +140,7 @@ mod tests {
     fn words_become_flags() {
         check("", MountFlags::empty(), AtimeMode::Relative);
         check(
-            "defaults,_netdev,nofail,x-systemd.automount",
+            "defaults,_netdev,nofail,x-systemd.automount,user_id=0,group_id=0,default_permissions",
             MountFlags::empty(),
             AtimeMode::Relative,
         );

@@ -63,6 +63,11 @@ impl LocalPeers {
         stores.insert(disk, store);
     }
 
+    /// Serves nothing as `disk` any more, and lets go of its files and its lock.
+    pub fn remove_store(&self, disk: DiskId) {
+        self.stores.write().unwrap_or_else(PoisonError::into_inner).remove(&disk);
+    }
+
     /// All stores.
     pub fn stores(&self) -> Vec<(DiskId, Arc<ShardStore>)> {
         let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);

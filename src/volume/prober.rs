@@ -3,10 +3,11 @@
 
 use super::Volume;
 use crate::disk::queue::DiskQueue;
-use crate::disk::set::{DiskHandle, DiskState};
-use crate::disk::superblock;
+use crate::disk::set::{DiskHandle, DiskState, DiskStatus};
+use crate::disk::superblock::{self, MemberState};
 use crate::error::{Error, Result};
 use crate::types::DiskId;
+use futures_util::future::join_all;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,18 +17,26 @@ pub(super) const PROBE_PERIOD: Duration = Duration::from_millis(500);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Volume {
-    /// Looks at every disk once.
+    /// Looks at every disk once, at all together: one that hangs does not hide what happens to the others.
     pub(super) async fn probe_disks(self: &Arc<Self>) {
-        for status in self.disks.states() {
+        let members = self.log.members();
+        let used = |status: &DiskStatus| {
+            members.member(status.id).is_some_and(|member| member.state != MemberState::Out)
+        };
+        let looks = self.disks.states().into_iter().filter(used).map(|status| async move {
             match status.state {
                 DiskState::Healthy => self.probe_healthy(status.id).await,
                 DiskState::Down(_) => {
-                    if let Err(error) = self.probe_down(status.id).await {
-                        tracing::debug!("disk {} stays down: {error}", status.id);
+                    let look = self.probe_down(status.id);
+                    match tokio::time::timeout(PROBE_TIMEOUT, look).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => tracing::debug!("disk {} stays down: {error}", status.id),
+                        Err(_elapsed) => tracing::debug!("disk {} does not answer", status.id),
                     }
                 }
             }
-        }
+        });
+        join_all(looks).await;
     }
 
     /// A disk in use must still be what its path leads to, and its superblock must be there.
@@ -55,6 +64,8 @@ impl Volume {
 
     /// A disk that is down comes back when its path leads to a directory that is this very disk.
     async fn probe_down(self: &Arc<Self>, id: DiskId) -> Result<()> {
+        // What served it before still holds its lock.
+        self.peers.remove_store(id);
         let path = self.disk_path(id)?;
         let opener = Arc::clone(&self.world.opener);
         let (volume, holder) = (self.id, self.options.holder.clone());

@@ -61,6 +61,7 @@ impl Volume {
         self.log.set_disk_state(old, MemberState::Out).await?;
         let gone = Error::refused("it was replaced");
         self.disks.fail(old, &gone);
+        self.peers.remove_store(old);
         self.repair_run().await
     }
 }

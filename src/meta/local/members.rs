@@ -72,6 +72,11 @@ impl Shared {
         if member.state == state {
             return Ok(());
         }
+        if member.state == MemberState::Out {
+            return Err(Error::refused(format!(
+                "disk {disk} has been replaced: it cannot come back"
+            )));
+        }
         member.state = state;
         if state == MemberState::Healthy {
             side.avoid.remove(&disk);
