@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use crate::types::Ino;
 use crate::volume::Volume;
+use crate::volume::status::Remount;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
@@ -141,20 +142,8 @@ async fn sync(State(state): State<AdminState>) -> Answer<Done> {
     answer(state.volume.sync().await.map(|()| DONE))
 }
 
-/// What a remount changes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Remount {
-    /// Whether changes are refused from now on.
-    pub read_only: bool,
-    /// Access times.
-    pub atime: crate::fs::AtimeMode,
-    /// Whether directories keep theirs.
-    pub nodiratime: bool,
-}
-
 async fn remount(State(state): State<AdminState>, Json(remount): Json<Remount>) -> Answer<Done> {
-    let (atime, nodiratime) = (remount.atime, remount.nodiratime);
-    answer(state.volume.remount(remount.read_only, atime, nodiratime).await.map(|()| DONE))
+    answer(state.volume.remount(remount).await.map(|()| DONE))
 }
 
 async fn repair(State(state): State<AdminState>) -> Answer<crate::volume::status::RepairReport> {

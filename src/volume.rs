@@ -37,6 +37,7 @@ use futures_util::future::join_all;
 use keepers::Keepers;
 use membership::{RingPlacer, SetMembers};
 use spaces::Spaces;
+use status::Remount;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -122,16 +123,7 @@ impl Volume {
     pub async fn open(config: &Config, options: VolumeOptions, world: World) -> Result<Arc<Self>> {
         let present = find::disks(config, &options, &world).await?;
         let limits = &config.limits;
-        let opened = recover::open(
-            present,
-            OpenOptions {
-                read_only: options.read_only,
-                cache_bytes: bytes(limits.metadata_cache_mib),
-                segment_bytes: u64::from(limits.log_segment_mib) * MIB,
-                ..OpenOptions::default()
-            },
-        )
-        .await?;
+        let opened = recover::open(present, open_options(limits, options.read_only)).await?;
         let meta = MetaClient::new(opened.log.clone(), opened.log.clone());
         let peers = Arc::new(LocalPeers::new(opened.disks.clone()));
         peers.set_epoch(opened.log.epoch());
@@ -216,7 +208,8 @@ impl Volume {
     /// Changes how the mount behaves.
     ///
     /// Errors: `Refused` when a volume that was opened read-only is to be written: recovery did not prepare it.
-    pub async fn remount(&self, read_only: bool, atime: AtimeMode, nodiratime: bool) -> Result<()> {
+    pub async fn remount(&self, remount: Remount) -> Result<()> {
+        let Remount { read_only, atime, nodiratime } = remount;
         if self.options.read_only && !read_only {
             return Err(Error::refused(
                 "it was mounted read-only: unmount it and mount it again to write",
@@ -299,6 +292,15 @@ fn threads(configured: u32) -> usize {
     match usize::try_from(configured) {
         Ok(0) | Err(_) => std::thread::available_parallelism().map_or(1, Into::into),
         Ok(threads) => threads,
+    }
+}
+
+fn open_options(limits: &Limits, read_only: bool) -> OpenOptions {
+    OpenOptions {
+        read_only,
+        cache_bytes: bytes(limits.metadata_cache_mib),
+        segment_bytes: u64::from(limits.log_segment_mib) * MIB,
+        ..OpenOptions::default()
     }
 }
 

@@ -165,7 +165,7 @@ mod tests {
         for seconds in [i64::MIN, -1, 0, 1, 4_294_967_296, i64::MAX] {
             let time = Timestamp { seconds, nanoseconds: 999_999_999 };
             let answer = system_time(time);
-            if seconds >= 0 && seconds < i64::MAX {
+            if (0..i64::MAX).contains(&seconds) {
                 assert_eq!(timestamp(answer), time);
             }
         }

@@ -120,7 +120,7 @@ pub(super) fn write_config(config: &Config, path: &Path) -> Result<()> {
     let context = || format!("write the configuration {}", path.display());
     let wrong = |error: std::io::Error| Error::from_io(context(), error);
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
+    let parent = parent.unwrap_or_else(|| Path::new("."));
     std::fs::create_dir_all(parent).map_err(wrong)?;
     let beside = path.with_extension("toml.new");
     std::fs::write(&beside, config.to_text()?).map_err(wrong)?;

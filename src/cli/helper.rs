@@ -46,11 +46,10 @@ struct Call {
 
 impl Call {
     fn run(&self) -> Result<()> {
-        let options = MountOptions::parse(&self.options, self.sloppy)?;
+        MountOptions::parse(&self.options, self.sloppy)?;
         if self.fake {
             return super::paths::read_config(&self.source).map(drop);
         }
-        drop(options);
         let text = if self.sloppy { known_options(&self.options) } else { self.options.clone() };
         mount::mount(&self.source, &self.directory, &text)
     }

@@ -93,7 +93,7 @@ fn remount(directory: &Path, options: &MountOptions) -> Result<()> {
             let directory = directory.display();
             Error::refused(format!("remount {directory}: no ironfs volume is mounted there"))
         })?;
-    let body = crate::admin::Remount {
+    let body = crate::volume::status::Remount {
         read_only: options.read_only(),
         atime: options.atime,
         nodiratime: options.nodiratime,

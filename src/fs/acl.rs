@@ -201,4 +201,5 @@ fn read_entry(reader: &mut Reader<'_>) -> Option<Entry> {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests;

@@ -163,7 +163,7 @@ impl Change {
             gid: set.gid,
             atime: set.atime.map(at),
             mtime: mtime.map(at),
-            ctime: set.ctime.or(any.then_some(now)),
+            ctime: set.ctime.or_else(|| any.then_some(now)),
         };
         let drops_capability = owner && kind == FileKind::File || set.size.is_some();
         Self { set: attributes, only_times, drops_capability, time: now }

@@ -267,9 +267,9 @@ impl Data {
                 Ok(_) => return Err(Error::internal("a command on a file answered no inode")),
                 Err(error) if error.is(Posix::Again) => {
                     let chunks = u32::try_from(CHUNKS_PER_COMMAND_MAX).unwrap_or(u32::MAX);
-                    match self.meta.propose(Command::Reap { chunks }).await? {
-                        Answer::Reaped { chunks: 0, .. } => return Err(error),
-                        _ => {}
+                    let reaped = self.meta.propose(Command::Reap { chunks }).await?;
+                    if matches!(reaped, Answer::Reaped { chunks: 0, .. }) {
+                        return Err(error);
                     }
                 }
                 Err(error) => return Err(error),

@@ -364,4 +364,5 @@ impl FooterBuilder {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests;

@@ -14,7 +14,6 @@ use std::ops::Range;
 
 mod record;
 #[cfg(test)]
-#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests;
 
 /// Unit of the codes: cells and aligned ranges are multiples of it.

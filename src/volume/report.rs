@@ -48,8 +48,7 @@ impl Volume {
         let mut devices = BTreeSet::new();
         let members = self.log.members();
         let used = members.disks.iter().filter(|member| member.state != MemberState::Out);
-        let shared = used.map(|member| devices.insert(member.device)).any(|fresh| !fresh);
-        shared
+        used.into_iter().any(|member| !devices.insert(member.device))
     }
 
     /// Whether changes are taken.
@@ -71,9 +70,9 @@ impl Volume {
         let margins = self.margins(&view)?;
         let disks = self.disk_statuses(&log.disks);
         let worst = margins.keys().next().copied();
-        let log_margin = log.disks.len() as i64 - 1;
+        let log_margin = count(log.disks.len()) - 1;
         let in_use = disks.iter().filter(|disk| disk.state == "healthy" || disk.state == "full");
-        let spare = in_use.count() as i64 - i64::from(class.scheme.k());
+        let spare = count(in_use.count()) - i64::from(class.scheme.k());
         let survives_disks =
             worst.unwrap_or_else(|| spare.min(i64::from(class.scheme.m()))).min(log_margin).max(0);
         let (problems, actions) = self.problems(&disks, worst, log.read_only.as_deref());
@@ -204,7 +203,7 @@ impl Volume {
 
     fn margin(&self, record: &StripeRecord) -> i64 {
         let good = record.shards().filter(|index| self.is_good(record, *index)).count();
-        good as i64 - i64::from(record.class.scheme.k())
+        count(good) - i64::from(record.class.scheme.k())
     }
 
     /// Room of each class.
@@ -295,6 +294,11 @@ impl Volume {
             shards: shards.collect(),
         }
     }
+}
+
+/// A count to subtract from.
+fn count(items: usize) -> i64 {
+    i64::try_from(items).unwrap_or(i64::MAX)
 }
 
 const fn kind_name(kind: FileKind) -> &'static str {

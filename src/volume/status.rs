@@ -1,5 +1,6 @@
 //! What `status` and `df` say of a volume: values with stable JSON keys, bytes and seconds as plain numbers.
 
+use crate::fs::AtimeMode;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -97,6 +98,17 @@ pub struct ClassSpace {
     pub raw_free_bytes: u64,
     /// Kept for repair, cleaning and deletion, before redundancy.
     pub raw_reserved_bytes: u64,
+}
+
+/// What a remount of a mount changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Remount {
+    /// Whether changes are refused from now on.
+    pub read_only: bool,
+    /// Access times.
+    pub atime: AtimeMode,
+    /// Whether directories keep theirs.
+    pub nodiratime: bool,
 }
 
 /// What a repair sweep did.

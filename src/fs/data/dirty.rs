@@ -15,6 +15,10 @@ const SEGMENT: u64 = SEGMENT_BYTES as u64;
 
 /// A stretch of dirty bytes in one segment. A snapshot shares the bytes; writing on copies them then.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::rc_buffer,
+    reason = "appending writes extend the vector in place while it is not shared"
+)]
 pub(super) struct Piece {
     /// Where it starts in the segment.
     pub(super) start: u32,
@@ -34,6 +38,7 @@ impl Piece {
 
     /// The bytes, shared.
     pub(super) fn shared(&self) -> Bytes {
+        #[expect(clippy::rc_buffer, reason = "shares what a piece holds")]
         struct Shared(Arc<Vec<u8>>);
         impl AsRef<[u8]> for Shared {
             fn as_ref(&self) -> &[u8] {

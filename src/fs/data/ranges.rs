@@ -74,18 +74,13 @@ impl Data {
             false => [offset..whole.start * SEGMENT, (whole.end * SEGMENT).min(end)..end],
         };
         for edge in edges {
-            self.zero(node, edge, set.mtime).await?;
+            self.zero(node, edge, set.mtime)?;
         }
         Ok(())
     }
 
     /// Writes zeros where there is content; within two segments.
-    async fn zero(
-        &self,
-        node: &Arc<Node>,
-        range: Range<u64>,
-        time: Option<Timestamp>,
-    ) -> Result<()> {
+    fn zero(&self, node: &Arc<Node>, range: Range<u64>, time: Option<Timestamp>) -> Result<()> {
         let mut at = range.start;
         while at < range.end {
             let end = range.end.min((at / SEGMENT + 1) * SEGMENT);

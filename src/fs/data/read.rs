@@ -17,6 +17,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Bytes that were read, each run with the place in the answer where it goes.
+type Pieces = Vec<(usize, Bytes)>;
+
 const SEGMENT: u64 = SEGMENT_BYTES as u64;
 
 /// A piece to be read, and where it goes.
@@ -80,7 +83,7 @@ impl Data {
         for (at, bytes) in &plan.inline {
             copy_into(&mut out, *at, bytes);
         }
-        let reads: Vec<BoxFuture<'_, Result<Vec<(usize, Bytes)>>>> = plan
+        let reads: Vec<BoxFuture<'_, Result<Pieces>>> = plan
             .stripes
             .values()
             .map(|(record, wanted)| self.read_stripe(record, wanted).boxed())

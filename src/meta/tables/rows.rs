@@ -11,6 +11,7 @@ use crate::types::{ChunkIndex, ClassId, FileKind, Incarnation, Ino, Version};
 use bytes::Bytes;
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests;
 
 const VERSION: u8 = 1;

@@ -18,8 +18,8 @@ fn header() -> ShardHeader {
 
 fn footer() -> Footer {
     let mut builder = FooterBuilder::new(VolumeId([3; 16]), header());
-    builder.append(&vec![1; 65600]);
-    builder.append(&vec![2; 128]);
+    builder.append(&[1; 65600]);
+    builder.append(&[2; 128]);
     builder.finish(4 * 65600 + 4 * 100, Bytes::from_static(b"slots")).unwrap()
 }
 

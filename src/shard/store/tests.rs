@@ -23,7 +23,7 @@ fn key(stripe: u64) -> ShardKey {
 }
 
 fn bytes(seed: u64, length: usize) -> Vec<u8> {
-    (0..length as u64).map(|at| (at.wrapping_mul(seed * 2 + 7) >> 3) as u8).collect()
+    (0..length as u64).map(|at| (at.wrapping_mul(seed * 2 + 7) >> 3).to_le_bytes()[0]).collect()
 }
 
 /// Puts two full rows and a short one; answers the bytes of all cells.

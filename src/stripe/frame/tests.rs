@@ -1,7 +1,7 @@
 use super::*;
 
 fn segment(length: usize) -> Bytes {
-    (0..length).map(|at| (at * 7 + at / 251).to_le_bytes()[0]).collect::<Vec<_>>().into()
+    (0..length as u64).map(|at| (at * 7 + at / 251).to_le_bytes()[0]).collect::<Vec<_>>().into()
 }
 
 fn stored(frame: &Frame) -> Vec<u8> {
@@ -11,10 +11,8 @@ fn stored(frame: &Frame) -> Vec<u8> {
 /// Reads a part of a stored frame the way a stripe reader does.
 fn read(frame: &FrameRef, stored: &[u8], offset: u32, length: u32) -> Result<Bytes> {
     let cover = cover(frame, offset, length);
-    let at = |range: &Range<u64>| {
-        let start = u64::from(frame.payload_offset);
-        stored[(range.start - start) as usize..(range.end - start) as usize].to_vec()
-    };
+    let place = |at: u64| usize::try_from(at - u64::from(frame.payload_offset)).unwrap();
+    let at = |range: &Range<u64>| stored[place(range.start)..place(range.end)].to_vec();
     let (header, body) = (at(&cover.header), at(&cover.body));
     open(frame, offset..offset + length, cover.first_block, &header, body)
 }

@@ -23,6 +23,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// What a segment left behind in the model: nothing.
+fn forget(model: &mut [Option<u8>], number: u64) {
+    let segment = model.chunks_mut(65536).nth(usize::try_from(number).unwrap());
+    segment.unwrap().fill(None);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -46,14 +52,14 @@ proptest! {
                 }
                 Step::Remove(number) => {
                     total -= dirty.remove(number..number + 1);
-                    model[number as usize * 65536..][..65536].fill(None);
+                    forget(&mut model, number);
                 }
                 Step::Clean(number) => {
                     let found = dirty.iter().find(|(at, _segment)| *at == number);
                     if let Some(generation) = found.map(|(_at, segment)| segment.generation) {
                         prop_assert_eq!(dirty.clean(number, generation + 1), 0);
                         total -= dirty.clean(number, generation);
-                        model[number as usize * 65536..][..65536].fill(None);
+                        forget(&mut model, number);
                     }
                 }
             }

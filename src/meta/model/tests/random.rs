@@ -118,36 +118,15 @@ impl Run {
                 set,
             },
             Step::Commit(ino, segments) => return self.commit(self.ino(*ino), segments),
-            Step::Hot(ino, offset, length) => {
-                let room = SEGMENT_BYTES - offset % SEGMENT_BYTES;
-                let length = u32::from(*length).min(room);
-                let ino = self.ino(*ino);
-                let size = self.size(ino).max(u64::from(offset + length));
-                let extents = vec![HotExtent {
-                    chunk: crate::types::ChunkIndex(0),
-                    offset: *offset,
-                    data: Bytes::from(vec![7; length as usize]),
-                }];
-                Command::CommitHot { file: update(ino.0, size), extents }
+            Step::Hot(ino, offset, length) => self.hot(self.ino(*ino), *offset, *length),
+            Step::Clone(from, from_first, to, to_first, count) => {
+                let (from, to) = (self.ino(*from), self.ino(*to));
+                self.share(from, to, (*from_first, *to_first, *count))
             }
             Step::Inline(ino, length) => Command::CommitInline {
                 file: update(self.ino(*ino).0, u64::from(*length)),
                 data: Bytes::from(vec![1; usize::from(*length)]),
             },
-            Step::Clone(from, from_first, to, to_first, count) => {
-                let (from, to) = (self.ino(*from), self.ino(*to));
-                let (from_first, to_first) = (from_first % 20, to_first % 20);
-                let count = u64::from(count % 8) + 1;
-                let end = (u64::from(to_first) + count) * u64::from(SEGMENT_BYTES);
-                Command::CloneExtents {
-                    from,
-                    from_first: u64::from(from_first),
-                    to,
-                    to_first: u64::from(to_first),
-                    count,
-                    file: update(to.0, self.size(to).max(end)),
-                }
-            }
             Step::Move(pick) => return self.relocate(*pick),
             Step::Reserve(ino, bytes) => {
                 let ino = self.ino(*ino);
@@ -164,6 +143,26 @@ impl Run {
                 Command::ForgetStripes { stripes: dead.iter().map(|record| record.id).collect() }
             }
         })
+    }
+
+    fn hot(&self, ino: Ino, offset: u32, length: u16) -> Command {
+        let length = u32::from(length).min(SEGMENT_BYTES - offset % SEGMENT_BYTES);
+        let size = self.size(ino).max(u64::from(offset + length));
+        let extents = vec![HotExtent {
+            chunk: crate::types::ChunkIndex(0),
+            offset,
+            data: Bytes::from(vec![7; length as usize]),
+        }];
+        Command::CommitHot { file: update(ino.0, size), extents }
+    }
+
+    /// Shares up to eight of the first segments of `from` with `to`.
+    fn share(&self, from: Ino, to: Ino, (first, to_first, count): (u8, u8, u8)) -> Command {
+        let (first, to_first) = (u64::from(first % 20), u64::from(to_first % 20));
+        let count = u64::from(count % 8) + 1;
+        let end = (to_first + count) * u64::from(SEGMENT_BYTES);
+        let file = update(to.0, self.size(to).max(end));
+        Command::CloneExtents { from, from_first: first, to, to_first, count, file }
     }
 
     fn size(&self, ino: Ino) -> u64 {
