@@ -17,6 +17,7 @@ use fuser::{
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use notify::Notifications;
+use reply::{TTL, attr_reply, empty_reply, entry_reply, generation, xattr_reply};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -30,9 +31,8 @@ use tokio_util::task::TaskTracker;
 mod convert;
 mod credentials;
 mod notify;
+mod reply;
 
-/// How long the kernel may keep names and attributes: for ever, as this is the only mount of the volume.
-const TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Largest WRITE: what the default `fs.fuse.max_pages_limit` allows.
 const WRITE_BYTES_MAX: u32 = 1024 * 1024;
 /// Background requests (readahead, write-back, RELEASE) in flight.
@@ -105,50 +105,10 @@ const fn handle(handle: FileHandle) -> HandleId {
     HandleId(handle.0)
 }
 
-const fn generation(attributes: &Attributes) -> Generation {
-    Generation(attributes.generation as u64)
-}
-
 fn set_time(time: TimeOrNow) -> SetTime {
     match time {
         TimeOrNow::Now => SetTime::Now,
         TimeOrNow::SpecificTime(time) => SetTime::At(convert::timestamp(time)),
-    }
-}
-
-fn entry_reply(reply: ReplyEntry) -> impl FnOnce(Result<Attributes, Errno>) + Send + 'static {
-    move |answer| match answer {
-        Ok(attributes) => reply.entry(&TTL, &file_attr(&attributes), generation(&attributes)),
-        Err(errno) => reply.error(errno),
-    }
-}
-
-fn empty_reply(reply: ReplyEmpty) -> impl FnOnce(Result<(), Errno>) + Send + 'static {
-    move |answer| match answer {
-        Ok(()) => reply.ok(),
-        Err(errno) => reply.error(errno),
-    }
-}
-
-fn attr_reply(reply: ReplyAttr) -> impl FnOnce(Result<Attributes, Errno>) + Send + 'static {
-    move |answer| match answer {
-        Ok(attributes) => reply.attr(&TTL, &file_attr(&attributes)),
-        Err(errno) => reply.error(errno),
-    }
-}
-
-/// A value of an attribute, its size alone, or ERANGE, as the caller's buffer demands.
-fn xattr_reply(
-    size: u32,
-    reply: ReplyXattr,
-) -> impl FnOnce(Result<Vec<u8>, Errno>) + Send + 'static {
-    move |answer| match answer {
-        Err(errno) => reply.error(errno),
-        Ok(value) => match u32::try_from(value.len()) {
-            Ok(length) if size == 0 => reply.size(length),
-            Ok(length) if length <= size => reply.data(&value),
-            Ok(_) | Err(_) => reply.error(Errno::ERANGE),
-        },
     }
 }
 
