@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 /// Where the configuration of a volume lies unless a path is given.
 pub const CONFIG_DIR: &str = "/etc/ironfs";
+/// Longest volume name.
+pub const VOLUME_NAME_BYTES_MAX: usize = 64;
 
 /// What the mounting process has to know of a volume before it has opened it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -147,7 +149,7 @@ impl Config {
     }
 
     fn validate(&self) -> Result<()> {
-        crate::disk::superblock::validate_name(&self.name)?;
+        validate_name(&self.name)?;
         if self.disks.is_empty() {
             return Err(Error::refused("the configuration lists no disks"));
         }
@@ -169,6 +171,20 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Checks the name of a volume: 1 to 64 of `A-Z a-z 0-9 . _ -`, starting with a letter or digit, so that it can be
+/// part of a path and of a command line.
+pub fn validate_name(name: &str) -> Result<()> {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let starts_well = name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric());
+    if starts_well && name.len() <= VOLUME_NAME_BYTES_MAX && name.bytes().all(inner) {
+        return Ok(());
+    }
+    Err(Error::refused(format!(
+        "{name:?} cannot name a volume: use 1 to {VOLUME_NAME_BYTES_MAX} letters, digits, dots, hyphens and \
+         underscores, with a letter or digit first"
+    )))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-use super::Config;
+use super::{Config, validate_name};
+use crate::error::ErrorKind;
 use std::path::PathBuf;
 
 fn check_refused(text: &str, says: &str) {
@@ -29,4 +30,14 @@ fn bad_text_is_refused_with_the_key() {
     check_refused("name = 'a'\ndisks = ['/d']\n[limits]\ndirty = 1", "dirty");
     check_refused("name = 'a'\ndisks = ['/d']\n[limits]\ndirty_mib = 1", "from 64 to 65536");
     check_refused("= nonsense", "configuration");
+}
+
+#[test]
+fn names() {
+    for good in ["a", "iron-1", "0.x_Y", &"n".repeat(64)] {
+        validate_name(good).unwrap();
+    }
+    for bad in ["", ".", "-o", "_x", "a/b", "a b", "\u{e4}", "a\0", &"n".repeat(65)] {
+        assert_eq!(validate_name(bad).unwrap_err().kind(), ErrorKind::Refused, "{bad:?}");
+    }
 }

@@ -23,6 +23,7 @@
 //! Assumed of the medium: a write to one slot never changes the other, and a synced write stays.
 #![deny(clippy::indexing_slicing)]
 
+use crate::config::{VOLUME_NAME_BYTES_MAX, validate_name};
 use crate::disk::{Disk, OpenMode};
 use crate::error::{Error, Posix, Result};
 use crate::format::{Decoded, FormatError, Reader, Writer};
@@ -37,8 +38,6 @@ mod tests;
 pub const SUPERBLOCK_FILE: &str = "superblock";
 /// Size of a slot: `DISKS_MAX` members with paths of 100 bytes fit.
 pub const SLOT_BYTES: usize = 64 * 1024;
-/// Longest volume name.
-pub const NAME_BYTES_MAX: usize = 64;
 /// Longest path of a member (Linux PATH_MAX).
 const PATH_BYTES_MAX: usize = 4096;
 
@@ -209,20 +208,6 @@ pub fn probe(disk: &dyn Disk, volume: VolumeId, id: DiskId) -> Result<Superblock
     Ok(found)
 }
 
-/// Checks the name of a volume: 1 to 64 of `A-Z a-z 0-9 . _ -`, starting with a letter or digit, so that it can be
-/// part of a path and of a command line.
-pub fn validate_name(name: &str) -> Result<()> {
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    let starts_well = name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric());
-    if starts_well && name.len() <= NAME_BYTES_MAX && name.bytes().all(inner) {
-        return Ok(());
-    }
-    Err(Error::refused(format!(
-        "{name:?} cannot name a volume: use 1 to {NAME_BYTES_MAX} letters, digits, dots, hyphens and \
-         underscores, with a letter or digit first"
-    )))
-}
-
 impl MemberState {
     /// The state with this stored number.
     pub const fn from_code(code: u8) -> Option<Self> {
@@ -329,7 +314,7 @@ impl Superblock {
         let sequence = reader.u64()?;
         let volume = VolumeId(reader.array()?);
         let disk = DiskId(reader.u32()?);
-        let name = decode_text(reader, NAME_BYTES_MAX, "name")?;
+        let name = decode_text(reader, VOLUME_NAME_BYTES_MAX, "name")?;
         validate_name(&name).map_err(|_e| FormatError::Invalid("name"))?;
         let epoch = Epoch(reader.u64()?);
         let previous_epoch = Epoch(reader.u64()?);

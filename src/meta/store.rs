@@ -11,8 +11,9 @@ use crate::limits::SEGMENT_BYTES;
 use crate::meta::Reply;
 use crate::meta::command::Command;
 use crate::meta::model;
+pub use crate::meta::tables::Totals;
 use crate::meta::tables::{self, Txn, db, rows};
-use crate::types::{FileKind, Incarnation, Ino, LogPosition, SegmentIndex, SlotIndex, Version};
+use crate::types::{FileKind, Ino, LogPosition, SegmentIndex, SlotIndex, Version};
 use bytes::Bytes;
 use redb::{Database, Durability, ReadableDatabase};
 use std::sync::{Mutex, PoisonError};
@@ -28,29 +29,6 @@ impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").finish_non_exhaustive()
     }
-}
-
-/// Sums over the volume, kept by `apply`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Totals {
-    /// Next inode number to give.
-    pub next_ino: u64,
-    /// Latest mount.
-    pub incarnation: Incarnation,
-    /// Inodes that exist.
-    pub inodes: u64,
-    /// Stripes that are live.
-    pub stripes: u64,
-    /// Bytes of all shards of live stripes (payload times n/k), parity included.
-    pub stripe_bytes: u64,
-    /// Bytes of all shards of stripes in the delete queue.
-    pub dead_bytes: u64,
-    /// Bytes of live frames (bodies and headers, before redundancy).
-    pub live_bytes: u64,
-    /// Bytes in hot extents.
-    pub hot_bytes: u64,
-    /// Bytes reserved by fallocate beyond what is allocated.
-    pub reserved_bytes: u64,
 }
 
 /// Entry of a directory, in cookie order. Cookies start at 1 and never change while the entry lives.

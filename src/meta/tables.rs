@@ -9,9 +9,8 @@ use crate::error::{Error, Result};
 use crate::extent::ChunkMap;
 use crate::format::{Reader, Writer};
 use crate::meta::command::Inode;
-use crate::meta::store::Totals;
 use crate::stripe::layout::StripeRecord;
-use crate::types::{ChunkIndex, FileKind, Ino, LogPosition, StripeId, Version};
+use crate::types::{ChunkIndex, FileKind, Incarnation, Ino, LogPosition, StripeId, Version};
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 use rows::{Dentry, Live, ReapEntry};
 
@@ -44,6 +43,29 @@ pub(crate) const REAP: TableDefinition<'_, u64, Bytes> = TableDefinition::new("r
 /// What redb says, as our error: the copy that it lies on cannot be used any more.
 pub(crate) fn db(error: impl Into<redb::Error>) -> Error {
     Error::unavailable(format!("read or change the state: {}", error.into()))
+}
+
+/// Sums over the volume, kept by `apply`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// Next inode number to give.
+    pub next_ino: u64,
+    /// Latest mount.
+    pub incarnation: Incarnation,
+    /// Inodes that exist.
+    pub inodes: u64,
+    /// Stripes that are live.
+    pub stripes: u64,
+    /// Bytes of all shards of live stripes (payload times n/k), parity included.
+    pub stripe_bytes: u64,
+    /// Bytes of all shards of stripes in the delete queue.
+    pub dead_bytes: u64,
+    /// Bytes of live frames (bodies and headers, before redundancy).
+    pub live_bytes: u64,
+    /// Bytes in hot extents.
+    pub hot_bytes: u64,
+    /// Bytes reserved by fallocate beyond what is allocated.
+    pub reserved_bytes: u64,
 }
 
 /// All tables of one write transaction, and the totals, which are written back once at its end.

@@ -52,7 +52,7 @@ pub async fn format_volume(request: FormatRequest) -> Result<Formatted> {
 /// Errors: as `format_volume`.
 pub async fn format_in(request: FormatRequest, world: &World) -> Result<Formatted> {
     let FormatRequest { config, class, .. } = &request;
-    crate::disk::superblock::validate_name(&config.name)?;
+    crate::config::validate_name(&config.name)?;
     class.validate()?;
     let (n, count) = (usize::from(class.scheme.n()), config.disks.len());
     if count < n {

@@ -3,5 +3,7 @@
     unreachable_pub,
     reason = "the simulated disk is a module of the library's own tests too"
 )]
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 
 mod sim;
+mod tidy;

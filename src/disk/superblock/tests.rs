@@ -149,16 +149,6 @@ fn a_probe_tells_what_is_wrong() {
     assert_eq!(kind(volume, 2), Err(ErrorKind::Unavailable));
 }
 
-#[test]
-fn names() {
-    for good in ["a", "iron-1", "0.x_Y", &"n".repeat(64)] {
-        validate_name(good).unwrap();
-    }
-    for bad in ["", ".", "-o", "_x", "a/b", "a b", "\u{e4}", "a\0", &"n".repeat(65)] {
-        assert_eq!(validate_name(bad).unwrap_err().kind(), ErrorKind::Refused, "{bad:?}");
-    }
-}
-
 proptest! {
     #[test]
     fn foreign_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {

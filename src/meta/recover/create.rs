@@ -25,7 +25,7 @@ const CACHE_BYTES: usize = 1 << 20;
 ///
 /// Errors: `Refused` if a disk is not empty.
 pub async fn format(disks: Vec<(Arc<dyn Disk>, DiskQueue)>, new: NewVolume) -> Result<()> {
-    superblock::validate_name(&new.name)?;
+    crate::config::validate_name(&new.name)?;
     new.class.validate()?;
     if disks.is_empty() || disks.len() > DISKS_MAX {
         return Err(Error::refused(format!("a volume has 1 to {DISKS_MAX} disks")));

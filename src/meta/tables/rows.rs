@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::format::{Decoded, FormatError, Reader, Writer};
 use crate::limits::{SEGMENT_BYTES, SLOTS_PER_STRIPE_MAX, SYMLINK_BYTES_MAX};
 use crate::meta::command::{Inode, put_time, take_time};
-use crate::meta::store::Totals;
+use crate::meta::tables::Totals;
 use crate::types::{ChunkIndex, ClassId, FileKind, Incarnation, Ino, Version};
 use bytes::Bytes;
 

@@ -4,7 +4,7 @@ use super::{
 };
 use crate::error::ErrorKind;
 use crate::format::Writer;
-use crate::meta::store::Totals;
+use crate::meta::tables::Totals;
 use crate::sum::xxh3;
 use crate::types::{ChunkIndex, ClassId, FileKind, Incarnation, Ino, Timestamp, Version};
 use bytes::Bytes;
