@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""Runs the same jobs on several directories, in turn, and prints a table of medians side by side.
+
+    contrib/bench/bench.py ironfs=/mnt/iron plain=/srv/plain
+    contrib/bench/bench.py --size 1024 --files 10000 --repeat 5 --json out.json a=/mnt/a b=/mnt/b
+
+Ratios are against the last directory given. `--cold NAME=COMMAND` names a command that empties the caches of that file
+system (unmount and mount again); the kernel's caches are dropped in any case, which needs root.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+
+
+def fio(directory, name, **options):
+    """One fio job; answers its JSON."""
+    command = ["fio", "--output-format=json", f"--name={name}", f"--directory={directory}", "--fallocate=none"]
+    command += [f"--{key}" if value is True else f"--{key}={value}" for key, value in options.items()]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        sys.exit(f"bench: {' '.join(command)}: {result.stderr.strip() or result.stdout.strip()}")
+    return json.loads(result.stdout[result.stdout.index("{"):])
+
+
+def rate(directory, name, kind, unit, jobs=1, **options):
+    """Sum over the jobs of what one fio job moved: MiB/s, or operations per second."""
+    output = fio(directory, name, numjobs=jobs, group_reporting=True, **options)["jobs"][0][kind]
+    return output["bw_bytes"] / 2**20 if unit == "MiB/s" else output["iops"]
+
+
+def sync(directory):
+    """fsync of the directory: what came before is durable."""
+    handle = os.open(directory, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
+
+
+def timed(count, work):
+    """Operations per second of `work`, which does `count` of them."""
+    start = time.monotonic()
+    work()
+    return count / (time.monotonic() - start)
+
+
+class Small:
+    """Many small files in directories of a hundred."""
+
+    def __init__(self, directory, count):
+        self.root = os.path.join(directory, "small")
+        self.count = count
+
+    def path(self, number):
+        return os.path.join(self.root, f"{number // 100:05}", f"{number:07}")
+
+    def create(self):
+        data = os.urandom(4096)
+        for number in range(self.count):
+            if number % 100 == 0:
+                os.makedirs(os.path.dirname(self.path(number)))
+            with open(self.path(number), "wb", buffering=0) as file:
+                file.write(data)
+        os.sync()
+        sync(self.root)
+
+    def stat(self):
+        for directory, _, names in os.walk(self.root):
+            for name in names:
+                os.lstat(os.path.join(directory, name))
+
+    def read(self):
+        for number in range(self.count):
+            with open(self.path(number), "rb", buffering=0) as file:
+                if len(file.read()) != 4096:
+                    sys.exit(f"bench: {self.path(number)} is short")
+
+    def remove(self):
+        shutil.rmtree(self.root)
+
+
+def rows(args):
+    """Name, unit and job of each row; a job gets the directory and a function that empties caches."""
+    size = f"{args.size}m"
+
+    def sequential_read(jobs):
+        def job(directory, cold):
+            cold()
+            each = f"{args.size // jobs}m"
+            options = {"offset_increment": each} if jobs > 1 else {}
+            return rate(directory, "big", "read", "MiB/s", jobs, rw="read", bs="1m", size=each, filename="big.0.0", **options)
+        return job
+
+    def random_read(directory, cold):
+        cold()
+        return rate(directory, "big", "read", "op/s", 4, rw="randread", bs="4k", size=size, filename="big.0.0",
+                    direct=1, runtime=args.seconds, time_based=True)
+
+    def random_write(directory, _cold):
+        return rate(directory, "random", "write", "op/s", rw="randwrite", bs="4k", size=f"{args.size // 4}m",
+                    end_fsync=1, filename="random")
+
+    def write_fsync(directory, _cold):
+        return rate(directory, "synced", "write", "op/s", rw="write", bs="4k", size="64m", fsync=1,
+                    runtime=args.seconds, time_based=True, filename="synced")
+
+    def small(step):
+        def job(directory, cold):
+            files = Small(directory, args.files)
+            if step != "create":
+                cold()
+            return timed(args.files, getattr(files, step))
+        return job
+
+    return [
+        ("1 MiB sequential write, one fsync", "MiB/s",
+         lambda d, _c: rate(d, "big", "write", "MiB/s", rw="write", bs="1m", size=size, end_fsync=1)),
+        ("1 MiB sequential read, cold, 1 reader", "MiB/s", sequential_read(1)),
+        ("1 MiB sequential read, cold, 4 readers", "MiB/s", sequential_read(4)),
+        ("4 KiB random read, direct, 4 jobs, cold", "op/s", random_read),
+        ("4 KiB random write, one fsync", "op/s", random_write),
+        ("4 KiB write + fsync each", "op/s", write_fsync),
+        ("create 4 KiB files, then sync", "op/s", small("create")),
+        ("stat walk, cold", "op/s", small("stat")),
+        ("read 4 KiB files, cold", "op/s", small("read")),
+        ("rm -r", "op/s", small("remove")),
+    ]
+
+
+def empty_caches(command):
+    def cold():
+        if command:
+            subprocess.run(command, shell=True, check=True)
+        os.sync()
+        with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as file:
+            file.write("3\n")
+    return cold
+
+
+def pair(text):
+    name, _, value = text.partition("=")
+    if not name or not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+def measure(args):
+    """Values by row and directory, one for each repetition."""
+    colds = dict(args.cold)
+    values = {}
+    for repetition in range(args.repeat):
+        for name, directory in args.targets:
+            place = os.path.join(directory, f"bench-{os.getpid()}")
+            os.makedirs(place)
+            cold = empty_caches(colds.get(name))
+            for row, unit, job in rows(args):
+                if args.only and not any(word in row for word in args.only):
+                    continue
+                value = job(place, cold)
+                values.setdefault((row, unit), {}).setdefault(name, []).append(value)
+                print(f"{repetition + 1}/{args.repeat} {name}: {row}: {value:.0f} {unit}", file=sys.stderr)
+            shutil.rmtree(place)
+    return values
+
+
+def table(values, names):
+    last = names[-1]
+    lines = ["| row | " + " | ".join(names) + " | " + " | ".join(f"{n} / {last}" for n in names[:-1]) + " |",
+             "|---|" + "---|" * (2 * len(names) - 1)]
+    for (row, unit), by_name in values.items():
+        medians = {name: statistics.median(by_name[name]) for name in names}
+        cells = [f"{medians[name]:.0f} {unit}" for name in names]
+        cells += [f"{medians[name] / medians[last]:.2f}" for name in names[:-1]]
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", metavar="NAME=DIR", nargs="+", type=pair, help="directories to compare")
+    parser.add_argument("--cold", metavar="NAME=COMMAND", action="append", default=[], type=pair)
+    parser.add_argument("--size", type=int, default=512, help="MiB of the large file (default 512)")
+    parser.add_argument("--files", type=int, default=5000, help="small files (default 5000)")
+    parser.add_argument("--seconds", type=int, default=5, help="length of the timed jobs (default 5)")
+    parser.add_argument("--repeat", type=int, default=3, help="repetitions (default 3)")
+    parser.add_argument("--only", metavar="WORD", action="append", help="rows whose name contains WORD")
+    parser.add_argument("--json", metavar="FILE", help="write all values there")
+    args = parser.parse_args()
+    values = measure(args)
+    print(table(values, [name for name, _ in args.targets]))
+    if args.json:
+        flat = [{"row": row, "unit": unit, "values": by_name} for (row, unit), by_name in values.items()]
+        with open(args.json, "w", encoding="utf-8") as file:
+            json.dump(flat, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()
