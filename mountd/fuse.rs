@@ -58,7 +58,11 @@ impl FuseFs {
     /// Starts sending invalidations through the session's notifier once it exists: call the result.
     pub fn notifications(&self) -> impl FnOnce(fuser::Notifier) -> std::io::Result<()> + use<> {
         let notifications = Arc::clone(&self.notifications);
-        move |notifier| notifications.start(notifier)
+        let (fs, hooked) = (Arc::clone(&self.fs), Arc::clone(&self.notifications));
+        move |notifier| {
+            fs.on_stale(Box::new(move |ino| hooked.outdate(INodeNo(ino.0))));
+            notifications.start(notifier)
+        }
     }
 
     /// Polls the request once here; if it has to wait, a task goes on with it.

@@ -31,7 +31,7 @@ use crate::types::{FileKind, HandleId, Ino, Timestamp};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Who asks.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -141,7 +141,12 @@ pub struct Fs {
     released: Mutex<Vec<Ino>>,
     /// Wakes the keeper early when much has piled up.
     wake: tokio::sync::Notify,
+    /// Tells the kernel that what it knows of an inode is out of date.
+    stale: OnceLock<StaleHook>,
 }
+
+/// Called with an inode whose attributes changed without the caller's asking.
+pub type StaleHook = Box<dyn Fn(Ino) + Send + Sync>;
 
 impl fmt::Debug for Fs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -170,7 +175,21 @@ impl Fs {
             late_times: Mutex::default(),
             released: Mutex::default(),
             wake: tokio::sync::Notify::new(),
+            stale: OnceLock::new(),
         })
+    }
+
+    /// Has `hook` called, before the operation answers, with each inode that loses suid, sgid or capabilities because its
+    /// content changes: the kernel asks for size and times again after a write, and not for the mode. Once.
+    pub fn on_stale(&self, hook: StaleHook) {
+        // A second hook would mean a second kernel.
+        drop(self.stale.set(hook));
+    }
+
+    fn tell_stale(&self, ino: Ino) {
+        if let Some(hook) = self.stale.get() {
+            hook(ino);
+        }
     }
 
     /// Remounts: changes answer EROFS from now on, or no longer. The caller syncs first when it turns read-only.

@@ -20,7 +20,8 @@ struct Job {
 pub(super) struct Notifications {
     sender: SyncSender<Job>,
     receiver: std::sync::Mutex<Option<Receiver<Job>>>,
-    started: OnceLock<()>,
+    /// For what may be sent from anywhere: it takes no lock that a request holds.
+    notifier: OnceLock<Notifier>,
 }
 
 impl std::fmt::Debug for Job {
@@ -33,13 +34,14 @@ impl Notifications {
     pub(super) fn new() -> Self {
         let (sender, receiver) = sync_channel(QUEUE_MAX);
         let receiver = std::sync::Mutex::new(Some(receiver));
-        Self { sender, receiver, started: OnceLock::new() }
+        Self { sender, receiver, notifier: OnceLock::new() }
     }
 
     /// Starts the thread. It ends when the `Notifications` are dropped.
     pub(super) fn start(&self, notifier: Notifier) -> std::io::Result<()> {
         let taken = self.receiver.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let Some(receiver) = taken else { return Ok(()) };
+        let again = notifier.clone();
         std::thread::Builder::new().name("ironfs-notify".to_owned()).spawn(move || {
             for job in receiver {
                 // ENOENT says that nothing was cached; any other failure leaves the pages as they are, and the
@@ -48,13 +50,21 @@ impl Notifications {
                 job.done.send(()).unwrap_or_default();
             }
         })?;
-        self.started.set(()).unwrap_or_default();
+        drop(self.notifier.set(again));
         Ok(())
+    }
+
+    /// Has the kernel ask for the attributes of an inode again. Leaves its pages alone, and so waits for nobody.
+    pub(super) fn outdate(&self, ino: INodeNo) {
+        if let Some(notifier) = self.notifier.get() {
+            // ENOENT says that the kernel does not know the inode.
+            drop(notifier.inval_inode(ino, -1, 0));
+        }
     }
 
     /// Has the kernel write back and drop the pages of a file; returns when it has, or at once without a thread.
     pub(super) async fn write_back(&self, ino: INodeNo) {
-        if self.started.get().is_none() {
+        if self.notifier.get().is_none() {
             return;
         }
         let (done, wait) = oneshot::channel();

@@ -94,6 +94,9 @@ impl Fs {
         let set = SetAttributes { mode, ..changed(time) };
         self.set_size(node, 0, set).await?;
         self.drop_capability(node, time).await?;
+        if mode.is_some() {
+            self.tell_stale(node.ino);
+        }
         drop(order);
         Ok(())
     }

@@ -53,7 +53,9 @@ impl Fs {
             return Ok(());
         }
         let set = SetAttributes { mode: Some(kept), ctime: Some(time), ..SetAttributes::default() };
-        self.set_attributes(node, set).await
+        self.set_attributes(node, set).await?;
+        self.tell_stale(node.ino);
+        Ok(())
     }
 
     /// Takes file capabilities from a file whose content or owner changes.

@@ -5,5 +5,7 @@
 )]
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 
+mod posix;
+mod real;
 mod sim;
 mod tidy;

@@ -43,7 +43,11 @@ impl Volume {
         std::fs::create_dir(root.path().join("mnt")).unwrap();
         let volume = Self { root, name, disks };
         let mut arguments = vec!["format".to_owned(), volume.name.clone()];
-        arguments.extend(["--class".to_owned(), class.to_owned(), "--allow-same-device".to_owned()]);
+        arguments.extend([
+            "--class".to_owned(),
+            class.to_owned(),
+            "--allow-same-device".to_owned(),
+        ]);
         arguments.extend(["--config".to_owned(), volume.config().display().to_string()]);
         arguments.push("--disk".to_owned());
         arguments.extend(volume.disks.iter().map(|disk| disk.display().to_string()));
@@ -116,8 +120,10 @@ impl Volume {
     pub(crate) fn kill(&self) {
         let pid = rustix::process::Pid::from_raw(self.pid()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        let gone = || !Path::new(&format!("/proc/{}/exe", pid.as_raw_nonzero())).exists()
-            || std::fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero())).is_err();
+        let gone = || {
+            !Path::new(&format!("/proc/{}/exe", pid.as_raw_nonzero())).exists()
+                || std::fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero())).is_err()
+        };
         wait("the killed server is gone", gone);
     }
 }

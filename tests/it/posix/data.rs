@@ -28,7 +28,9 @@ fn punched_and_zeroed_ranges_read_as_zeros() {
     let mut expected = pattern(1, 1_000_000);
     fs::write(&path, &expected).unwrap();
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    for (offset, length) in [(1000u64, 5000u64), (65536, 65536), (100_000, 400_000), (999_000, 5000)] {
+    for (offset, length) in
+        [(1000u64, 5000u64), (65536, 65536), (100_000, 400_000), (999_000, 5000)]
+    {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(&file, flags, offset, length).unwrap();
         let end = usize::try_from((offset + length).min(1_000_000)).unwrap();
@@ -61,13 +63,18 @@ fn copied_ranges_share_and_stay_apart() {
     let content = pattern(5, 3_000_000);
     fs::write(volume.mnt().join("a"), &content).unwrap();
     let from = File::open(volume.mnt().join("a")).unwrap();
-    let to = OpenOptions::new().create(true).truncate(true).read(true).write(true)
-        .open(volume.mnt().join("b")).unwrap();
+    let to = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .read(true)
+        .write(true)
+        .open(volume.mnt().join("b"))
+        .unwrap();
     let mut copied = 0u64;
     while copied < 3_000_000 {
         let (mut at, mut put) = (copied, copied);
-        let now =
-            rustix::fs::copy_file_range(&from, Some(&mut at), &to, Some(&mut put), 3_000_000).unwrap();
+        let now = rustix::fs::copy_file_range(&from, Some(&mut at), &to, Some(&mut put), 3_000_000)
+            .unwrap();
         assert!(now > 0);
         copied += now as u64;
     }
@@ -76,6 +83,7 @@ fn copied_ranges_share_and_stay_apart() {
     to.sync_all().unwrap();
     assert!(fs::read(volume.mnt().join("a")).unwrap() == content, "the source stays as it is");
     fs::remove_file(volume.mnt().join("a")).unwrap();
+    drop((from, to));
     volume.remount();
     let mut expected = content;
     expected[100_000..100_007].copy_from_slice(b"changed");
@@ -95,6 +103,7 @@ fn truncated_tails_read_as_zeros_when_grown_again() {
         let mut expected = pattern(size, usize::try_from(size).unwrap());
         expected[usize::try_from(cut).unwrap()..].fill(0);
         assert!(fs::read(&path).unwrap() == expected, "{size} cut to {cut}");
+        drop(file);
         volume.remount();
         assert!(fs::read(&path).unwrap() == expected, "{size} cut to {cut}, remounted");
     }
@@ -112,7 +121,9 @@ fn the_largest_offset_works_and_beyond_is_efbig() {
     again.read_exact_at(&mut end, far - 3).unwrap();
     assert_eq!(&end, b"end");
     assert_eq!(errno(file.set_len(1 << 60)), libc::EFBIG);
-    assert!(errno(file.write_all_at(b"x", 1 << 60)) == libc::EFBIG);
+    // The kernel's cache takes it; the error shows when it is written back, as EIO for the kernel knows no better.
+    let written = file.write_all_at(b"x", 1 << 60).and_then(|()| file.sync_all());
+    assert!([libc::EFBIG, libc::EIO].contains(&errno(written)));
 }
 
 #[test]

@@ -109,7 +109,7 @@ fn times_of_all_ages_round_trip() {
     let last = Timespec { tv_sec: i64::MIN, tv_nsec: 0 };
     let times = Timestamps { last_access: last, last_modification: last };
     // Whether it is accepted is the kernel's affair; the server must live on.
-    drop(rustix::fs::utimensat(CWD, &path, &times, AtFlags::empty()));
+    rustix::fs::utimensat(CWD, &path, &times, AtFlags::empty()).unwrap_or_default();
     volume.remount();
     assert!(fs::metadata(&path).is_ok());
 }
