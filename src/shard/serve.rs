@@ -3,7 +3,7 @@
 
 use crate::disk::set::DiskSet;
 use crate::error::{Error, Result};
-use crate::net::{Operation, Peers, Request, Response};
+use crate::net::{Operation, Peers, Priority, Request, Response};
 use crate::shard::store::ShardStore;
 use crate::types::{DiskId, Epoch, NodeId};
 use futures_util::future::BoxFuture;
@@ -91,7 +91,11 @@ impl LocalPeers {
             let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
             stores.get(&disk).cloned().ok_or_else(down)?
         };
-        let result = handle.queue.run(move || serve(&store, request.operation)).await;
+        let work = move || serve(&store, request.operation);
+        let result = match request.priority {
+            Priority::Sync | Priority::Read => handle.queue.run(work).await,
+            Priority::Background => handle.queue.run_background(work).await,
+        };
         if let Err(error) = &result {
             self.disks.report(disk, error);
         }

@@ -44,7 +44,8 @@ pub(super) fn payload_capacity(rooms: &[u64], scheme: Scheme) -> u64 {
         let sum: u128 = rooms.iter().map(|room| u128::from(*room.min(&height))).sum();
         sum >= n * u128::from(height)
     };
-    let (mut low, mut high) = (0u64, rooms.iter().copied().max().unwrap_or(0));
+    let total: u128 = rooms.iter().map(|room| u128::from(*room)).sum();
+    let (mut low, mut high) = (0u64, u64::try_from(total / n.max(1)).unwrap_or(u64::MAX));
     while low < high {
         let middle = low + (high - low).div_ceil(2);
         if fits(middle) {
