@@ -35,10 +35,11 @@ mod reply;
 
 /// Largest WRITE: what the default `fs.fuse.max_pages_limit` allows.
 const WRITE_BYTES_MAX: u32 = 1024 * 1024;
-/// Background requests (readahead, write-back, RELEASE) in flight.
-const BACKGROUND_MAX: u16 = 256;
+/// Requests that the kernel may have under way without a caller waiting: read-ahead and write-back. Each write-back holds
+/// up to 1 MiB here while it waits for room among the dirty buffers, so this bounds memory beside them.
+const BACKGROUND_MAX: u16 = 64;
 /// Background requests from which on the kernel thinks twice.
-const CONGESTION_THRESHOLD: u16 = 192;
+const CONGESTION_THRESHOLD: u16 = 48;
 
 /// The file system as the FUSE crate wants to see it.
 #[derive(Debug)]
