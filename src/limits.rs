@@ -48,6 +48,8 @@ pub const COMMAND_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const CHUNKS_PER_COMMAND_MAX: usize = 32;
 /// Most disks of a volume that one process serves.
 pub const DISKS_MAX: usize = 512;
+/// Classes of a volume. Any user may ask for a new one on a directory of theirs; nobody needs this many.
+pub const CLASSES_MAX: usize = 256;
 
 const _: () = assert!(CHUNK_BYTES == SEGMENTS_PER_CHUNK as u64 * SEGMENT_BYTES as u64);
 const _: () = assert!(BLOCKS_PER_SEGMENT * 8 == FRAME_HEADER_BYTES);

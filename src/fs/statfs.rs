@@ -1,5 +1,6 @@
 //! How much room there is. Knows no disk: the numbers come from a `SpaceSource`.
 
+use crate::class::Class;
 use crate::error::Result;
 use crate::fs::Fs;
 use crate::limits::NAME_BYTES_MAX;
@@ -26,6 +27,9 @@ pub struct SpaceForClass {
 pub trait SpaceSource: Send + Sync + Debug {
     /// Room for data of `class`.
     fn space(&self, class: ClassId) -> SpaceForClass;
+
+    /// Whether each shard of a stripe of `class` finds a disk of its own.
+    fn can_place(&self, class: &Class) -> bool;
 }
 
 /// Answer of statfs.

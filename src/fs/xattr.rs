@@ -6,9 +6,11 @@ use crate::fs::acl::{self, Acl};
 use crate::fs::node::Node;
 use crate::fs::privilege::{CAPABILITY, S_ISGID};
 use crate::fs::{Caller, Fs};
-use crate::limits::{XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+use crate::limits::{
+    CLASSES_MAX, XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX,
+};
 use crate::meta::command::{Command, SetAttributes, XattrMode};
-use crate::types::{FileKind, Ino, Timestamp};
+use crate::types::{ClassId, FileKind, Ino, Timestamp};
 
 /// Attribute that tells and sets the class. It is not stored, and not listed: copying programs would carry the
 /// class of one directory to another.
@@ -157,11 +159,26 @@ impl Fs {
         }
         let text = std::str::from_utf8(value).map_err(|_not_text| Posix::Invalid)?;
         let wanted: Class = text.trim().parse().map_err(|_unknown| Posix::Invalid)?;
-        let classes = self.meta.view()?.classes()?;
-        let found = classes.into_iter().find(|(_, class)| same_policy(class, &wanted));
-        let (class, _) = found.ok_or(Posix::Invalid)?;
+        let class = self.class_id(wanted).await?;
         let command = Command::SetInodeClass { ino: node.ino, class, time };
         self.change_inode(node, command).await
+    }
+
+    /// Number of a class; one that the volume has not met is defined.
+    async fn class_id(&self, wanted: Class) -> Result<ClassId> {
+        // One at a time: two new classes must not take the same number.
+        let _turn = self.new_class.lock().await;
+        let classes = self.meta.view()?.classes()?;
+        if let Some((id, _class)) = classes.iter().find(|(_id, class)| *class == wanted) {
+            return Ok(*id);
+        }
+        if !self.space.can_place(&wanted) || classes.len() >= CLASSES_MAX {
+            return Err(Posix::NoSpace.into());
+        }
+        let last = classes.iter().map(|(id, _class)| id.0).max();
+        let id = last.map_or(Some(0), |last| last.checked_add(1)).ok_or(Posix::NoSpace)?;
+        self.meta.propose(Command::SetClass { id: ClassId(id), class: wanted }).await?;
+        Ok(ClassId(id))
     }
 
     /// setfacl: the mode follows the list, and a list that says no more than the mode is not kept.
@@ -209,11 +226,6 @@ impl Fs {
             done => done,
         }
     }
-}
-
-/// Whether two classes mean the same; the cell size is not part of the text.
-fn same_policy(class: &Class, wanted: &Class) -> bool {
-    class.scheme == wanted.scheme && class.compression == wanted.compression
 }
 
 const fn has_class(kind: FileKind) -> bool {

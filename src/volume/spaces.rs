@@ -1,12 +1,14 @@
 //! How much room each class has, as of the last look at the disks.
 
 use super::space::{Share, payload_capacity, shares};
+use crate::class::Class;
 use crate::disk::Space;
 use crate::disk::set::DiskSet;
 use crate::erasure::Scheme;
 use crate::error::Result;
 use crate::fs::statfs::{SpaceForClass, SpaceSource};
 use crate::meta::client::MetaClient;
+use crate::meta::store::Totals;
 use crate::types::{ClassId, DiskId};
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
@@ -58,16 +60,17 @@ impl Spaces {
         let totals = view.totals()?;
         let list: Vec<Space> = spaces.values().copied().collect();
         let shares = shares(&list, self.reserve_percent);
-        // What is in the delete queue comes back by itself.
-        let returning = totals.dead_bytes / (shares.len() as u64).max(1);
-        let mut classes = BTreeMap::new();
-        for (id, class) in view.classes()? {
-            let space = room(&shares, class.scheme, returning);
-            let available_bytes = space.available_bytes.saturating_sub(totals.reserved_bytes);
-            classes.insert(id, SpaceForClass { available_bytes, ..space });
-        }
-        *self.known() = Known { disks: spaces, classes };
+        let classes = view.classes()?.into_iter();
+        let classes = classes.map(|(id, class)| (id, room(&shares, class.scheme, &totals)));
+        *self.known() = Known { disks: spaces, classes: classes.collect() };
         Ok(())
+    }
+
+    /// Room of a class that was defined since the last look.
+    fn new_class(&self, id: ClassId) -> Option<SpaceForClass> {
+        let view = self.meta.view().ok()?;
+        let (class, totals) = (view.class(id).ok()??, view.totals().ok()?);
+        Some(room(&self.shares(), class.scheme, &totals))
     }
 
     /// Room of a disk as of the last look.
@@ -82,7 +85,9 @@ impl Spaces {
     }
 }
 
-fn room(shares: &[Share], scheme: Scheme, returning: u64) -> SpaceForClass {
+fn room(shares: &[Share], scheme: Scheme, totals: &Totals) -> SpaceForClass {
+    // What is in the delete queue comes back by itself.
+    let returning = totals.dead_bytes / (shares.len() as u64).max(1);
     let capacity = |room: &dyn Fn(&Share) -> u64| {
         let rooms: Vec<u64> = shares.iter().map(room).collect();
         payload_capacity(&rooms, scheme)
@@ -91,12 +96,18 @@ fn room(shares: &[Share], scheme: Scheme, returning: u64) -> SpaceForClass {
     SpaceForClass {
         total_bytes: capacity(&|share| share.total_bytes),
         free_bytes: capacity(&free),
-        available_bytes: capacity(&|share| free(share).saturating_sub(share.reserved_bytes)),
+        available_bytes: capacity(&|share| free(share).saturating_sub(share.reserved_bytes))
+            .saturating_sub(totals.reserved_bytes),
     }
 }
 
 impl SpaceSource for Spaces {
     fn space(&self, class: ClassId) -> SpaceForClass {
-        self.known().classes.get(&class).copied().unwrap_or_default()
+        let known = self.known().classes.get(&class).copied();
+        known.or_else(|| self.new_class(class)).unwrap_or_default()
+    }
+
+    fn can_place(&self, class: &Class) -> bool {
+        self.disks.healthy().len() >= usize::from(class.scheme.n())
     }
 }
