@@ -19,8 +19,8 @@ install -d "$bin" "$destdir/sbin" "$destdir/etc/ironfs" "$destdir$prefix/share/m
     "$destdir$prefix/share/bash-completion/completions" "$destdir$prefix/share/zsh/site-functions" \
     "$destdir/etc/systemd/system"
 install -m 755 "$from/ironfs" "$from/ironfs-mountd" "$from/ironfs-shardd" "$bin/"
-# mount(8) looks for helpers in /sbin only; both names are the one program.
-for name in mount.ironfs mount.fuse.ironfs; do ln -sf "$prefix/bin/ironfs" "$destdir/sbin/$name"; done
+# mount(8) and umount(8) look for helpers in /sbin only; all names are the one program.
+for name in mount.ironfs mount.fuse.ironfs umount.ironfs umount.fuse.ironfs; do ln -sf "$prefix/bin/ironfs" "$destdir/sbin/$name"; done
 "$from/ironfs" completions bash > "$destdir$prefix/share/bash-completion/completions/ironfs"
 "$from/ironfs" completions zsh > "$destdir$prefix/share/zsh/site-functions/_ironfs"
 "$from/ironfs" man "$destdir$prefix/share/man/man1"

@@ -7,16 +7,21 @@ use crate::mountd::fuse::FuseFs;
 use crate::mountd::mount::{self, MountRequest};
 use crate::mountd::options::MountOptions;
 use crate::types::Timestamp;
+use crate::volume::status::Status;
 use crate::volume::{Volume, VolumeOptions};
 use fuser::{Session, SessionACL};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Open files that a mount may need: shards, log files, sockets.
 const OPEN_FILES_MAX: u64 = 1_048_576;
+/// How long another server may take to say that it serves the volume.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 /// What to serve, and where.
 #[derive(Clone, Debug)]
@@ -50,11 +55,12 @@ pub fn serve(request: ServeRequest, ready: impl FnOnce(&Ready)) -> Result<()> {
         .build()
         .map_err(|error| Error::from_io("start the runtime", error))?;
     let result = runtime.block_on(serve_on(request, ready));
-    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    runtime.shutdown_timeout(Duration::from_secs(5));
     result
 }
 
 async fn serve_on(request: ServeRequest, ready: impl FnOnce(&Ready)) -> Result<()> {
+    refuse_second_mount(&request).await?;
     detach_dead_mount(&request.directory);
     let options = VolumeOptions {
         read_only: request.options.read_only(),
@@ -64,17 +70,48 @@ async fn serve_on(request: ServeRequest, ready: impl FnOnce(&Ready)) -> Result<(
         holder: format!("pid {}, mount {}", std::process::id(), request.directory.display()),
     };
     let volume = Volume::open_local(&request.config, options).await?;
+    let socket = match admin::bind(&request.socket) {
+        Ok(socket) => socket,
+        Err(error) => return volume.shutdown().await.and(Err(error)),
+    };
+    // The API answers until all is on the disks, so that whoever unmounts can wait for that.
+    let stop = CancellationToken::new();
+    let state = admin::AdminState::new(Arc::clone(&volume), request.directory.clone());
+    let tasks = TaskTracker::new();
+    let api = tasks.spawn(admin::serve(socket, state, stop.clone()));
     let served = serve_volume(&request, &volume, ready).await;
     let closed = volume.shutdown().await;
+    // Removed while the disks are still locked: a server that waits for them has not made its own yet.
+    drop(std::fs::remove_file(&request.socket));
+    stop.cancel();
+    drop(api.await);
     served.and(closed)
 }
 
+/// A volume that is mounted and served is not waited for: its disks will not be free soon. One whose server is just
+/// ending has no mount any more; a server that died does not answer.
+async fn refuse_second_mount(request: &ServeRequest) -> Result<()> {
+    let name = &request.config.name;
+    let Some(mount) = mount::mounted()?.into_iter().find(|mount| mount.source == *name) else {
+        return Ok(());
+    };
+    let status = admin::client::get::<Status>(&request.socket, "/status");
+    match tokio::time::timeout(ANSWER_WAIT, status).await {
+        Ok(Ok(status)) => Err(Error::refused(format!(
+            "volume {name} is mounted on {} already, served by pid {}: unmount it first",
+            mount.directory.display(),
+            status.pid.unwrap_or_default()
+        ))),
+        Ok(Err(_)) | Err(_) => Ok(()),
+    }
+}
+
+/// Mounts, and serves until the mount is gone.
 async fn serve_volume(
     request: &ServeRequest,
     volume: &Arc<Volume>,
     ready: impl FnOnce(&Ready),
 ) -> Result<()> {
-    let socket = admin::bind(&request.socket)?;
     let device = mount::mount(&MountRequest {
         source: request.config.name.clone(),
         directory: request.directory.clone(),
@@ -86,17 +123,8 @@ async fn serve_volume(
         // The mount exists but nothing serves it: it must not stay behind.
         drop(mount::unmount(&request.directory, true));
     })?;
-    let admin_stop = tokio_util::sync::CancellationToken::new();
-    let admin = tasks.spawn(admin::serve(
-        socket,
-        admin::AdminState::new(Arc::clone(volume), request.directory.clone()),
-        admin_stop.clone(),
-    ));
     ready(&Ready { survives: volume.survives() });
     let ended = wait_for_end(request, session).await;
-    admin_stop.cancel();
-    drop(admin.await);
-    drop(std::fs::remove_file(&request.socket));
     tasks.close();
     tasks.wait().await;
     ended

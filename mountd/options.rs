@@ -69,7 +69,7 @@ impl MountOptions {
         for word in text.split(',').filter(|word| !word.is_empty()) {
             if !options.apply(word) && !sloppy {
                 return Err(Error::refused(format!(
-                    "mount option \"{word}\" is unknown; see ironfs-mount(8)"
+                    "mount option \"{word}\" is unknown: see `ironfs mount --help`"
                 )));
             }
         }

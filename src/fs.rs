@@ -128,6 +128,8 @@ pub struct Fs {
     data: Arc<Data>,
     clock: Clock,
     space: Arc<dyn SpaceSource>,
+    /// Held while a class is looked up or defined.
+    new_class: tokio::sync::Mutex<()>,
     writeback: bool,
     read_only: AtomicBool,
     atime: AtomicU8,
@@ -165,6 +167,7 @@ impl Fs {
             data: parts.data,
             clock: parts.clock,
             space: parts.space,
+            new_class: tokio::sync::Mutex::default(),
             writeback: options.writeback,
             read_only: AtomicBool::new(options.read_only),
             atime: AtomicU8::new(options.atime as u8),

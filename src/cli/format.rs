@@ -99,8 +99,12 @@ pub(super) fn format(
         gid: rustix::process::getegid().as_raw(),
         time: now(),
     };
-    let formatted = paths::block_on(format_volume(request))?;
-    write_config(&formatted.config, config_path)?;
+    // Written before the disks are touched: a place that cannot take it leaves them empty.
+    let waiting = write_beside(&request.config, config_path)?;
+    let formatted = paths::block_on(format_volume(request)).inspect_err(|_refused| {
+        drop(std::fs::remove_file(&waiting));
+    })?;
+    put_in_place(&waiting, config_path)?;
     Ok(formatted)
 }
 
@@ -117,16 +121,32 @@ fn real_directory(path: &Path) -> Result<PathBuf> {
 
 /// Writes a configuration durably: beside its place, then renamed.
 pub(super) fn write_config(config: &Config, path: &Path) -> Result<()> {
-    let context = || format!("write the configuration {}", path.display());
-    let wrong = |error: std::io::Error| Error::from_io(context(), error);
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or_else(|| Path::new("."));
-    std::fs::create_dir_all(parent).map_err(wrong)?;
+    put_in_place(&write_beside(config, path)?, path)
+}
+
+/// Writes a configuration beside its place, and answers where.
+fn write_beside(config: &Config, path: &Path) -> Result<PathBuf> {
+    let wrong = |error: std::io::Error| {
+        Error::refused(format!("write the configuration {}: {error}", path.display()))
+    };
+    std::fs::create_dir_all(parent_of(path)).map_err(wrong)?;
     let beside = path.with_extension("toml.new");
     std::fs::write(&beside, config.to_text()?).map_err(wrong)?;
     std::fs::File::open(&beside).and_then(|file| file.sync_all()).map_err(wrong)?;
-    std::fs::rename(&beside, path).map_err(wrong)?;
-    std::fs::File::open(parent).and_then(|dir| dir.sync_all()).map_err(wrong)
+    Ok(beside)
+}
+
+fn put_in_place(beside: &Path, path: &Path) -> Result<()> {
+    let renamed = std::fs::rename(beside, path)
+        .and_then(|()| std::fs::File::open(parent_of(path))?.sync_all());
+    renamed.map_err(|error| {
+        Error::from_io(format!("write the configuration {}", path.display()), error)
+    })
+}
+
+fn parent_of(path: &Path) -> &Path {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or_else(|| Path::new("."))
 }
 
 /// The wall clock, read once at the edge.

@@ -1,6 +1,8 @@
-//! `mount.ironfs` and `mount.fuse.ironfs`: what mount(8) calls for `mount -t ironfs` and for fstab.
+//! `mount.ironfs` and `mount.fuse.ironfs`: what mount(8) calls for `mount -t ironfs` and for fstab; and
+//! `umount.fuse.ironfs`, which umount(8) calls, so that it returns when everything is on the disks.
 
-use super::{mount, out};
+use super::mount::{self, Unmount};
+use super::out;
 use crate::error::{Error, Result};
 use crate::mountd::options::MountOptions;
 use std::ffi::{OsStr, OsString};
@@ -11,16 +13,27 @@ use std::process::ExitCode;
 const USAGE: u8 = 1;
 const MOUNT_FAILED: u8 = 32;
 
+/// The names under which mount(8) and umount(8) call this program.
+const HELPERS: [&str; 4] =
+    ["mount.ironfs", "mount.fuse.ironfs", "umount.ironfs", "umount.fuse.ironfs"];
+
 /// The name, if this program was called as the mount helper.
 pub(super) fn is_helper(argument: &OsStr) -> Option<&str> {
     let name = Path::new(argument).file_name()?.to_str()?;
-    matches!(name, "mount.ironfs" | "mount.fuse.ironfs").then_some(name)
+    HELPERS.contains(&name).then_some(name)
 }
 
 /// Runs the helper: `mount.ironfs SOURCE DIR [-sfnv] [-N NS] [-t TYPE] [-o OPTIONS]`.
 pub(super) fn main(name: &str, arguments: &[OsString]) -> ExitCode {
-    match parse(arguments) {
-        Ok(call) => match call.run() {
+    let parsed = if name.starts_with("umount") {
+        parse_umount(arguments).map(|(directory, how)| {
+            Box::new(move || mount::unmount(&directory, how)) as Box<dyn FnOnce() -> Result<()>>
+        })
+    } else {
+        parse(arguments).map(|call| Box::new(move || call.run()) as _)
+    };
+    match parsed {
+        Ok(run) => match run() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 out::tell(&format!("{name}: {error}"));
@@ -101,9 +114,29 @@ fn parse(arguments: &[OsString]) -> Result<Call> {
     Ok(call)
 }
 
+/// `umount.fuse.ironfs DIR [-flnrv] [-N NS] [-t TYPE]`.
+fn parse_umount(arguments: &[OsString]) -> Result<(PathBuf, Unmount)> {
+    let usage = || Error::refused("usage: umount.fuse.ironfs DIR [-flnrv] [-t TYPE]");
+    let (mut directory, mut lazy) = (None, false);
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        let text = word.to_string_lossy();
+        match text.strip_prefix('-') {
+            Some("t" | "N") => drop(words.next().ok_or_else(usage)?),
+            Some(letters) if letters.chars().all(|letter| "flnrv".contains(letter)) => {
+                lazy |= letters.contains('l');
+            }
+            Some(_) => return Err(usage()),
+            None if directory.is_none() => directory = Some(PathBuf::from(word)),
+            None => return Err(usage()),
+        }
+    }
+    Ok((directory.ok_or_else(usage)?, Unmount { lazy, wait: !lazy }))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Call, is_helper, known_options, parse};
+    use super::{Call, is_helper, known_options, parse, parse_umount};
     use std::ffi::{OsStr, OsString};
     use std::path::PathBuf;
 
@@ -129,8 +162,25 @@ mod tests {
     }
 
     #[test]
+    fn calls_of_umount() {
+        let check = |line: &str, expected: Option<(&str, bool)>| {
+            let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+            let parsed = parse_umount(&words).ok();
+            let found = parsed.as_ref().map(|(place, how)| (place.to_str().unwrap(), how.lazy));
+            assert_eq!(found, expected, "{line}");
+        };
+        check("/mnt", Some(("/mnt", false)));
+        check("/mnt -n -v -t fuse.ironfs", Some(("/mnt", false)));
+        check("/mnt -fl", Some(("/mnt", true)));
+        check("/mnt /other", None);
+        check("/mnt -x", None);
+        check("", None);
+    }
+
+    #[test]
     fn names_and_sloppy_options() {
         assert_eq!(is_helper(OsStr::new("/sbin/mount.fuse.ironfs")), Some("mount.fuse.ironfs"));
+        assert_eq!(is_helper(OsStr::new("/sbin/umount.ironfs")), Some("umount.ironfs"));
         assert_eq!(is_helper(OsStr::new("/usr/bin/ironfs")), None);
         assert_eq!(known_options("ro,sparkle,noatime"), "ro,noatime");
     }

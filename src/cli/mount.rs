@@ -163,16 +163,33 @@ pub(super) struct Umount {
 
 impl Umount {
     pub(super) fn run(self) -> Result<()> {
-        let directory = paths::absolute(&self.directory)?;
-        let mount = paths::mount_of(&directory)?.filter(|mount| mount.directory == directory);
-        kernel::unmount(&directory, self.lazy)?;
-        match mount {
-            Some(mount) if !self.no_wait && !self.lazy => {
-                paths::block_on(wait_for_server(paths::socket(&mount.source)))
-            }
-            Some(_) | None => Ok(()),
-        }
+        let how = Unmount { lazy: self.lazy, wait: !self.no_wait && !self.lazy };
+        unmount(&self.directory, how)
     }
+}
+
+/// How to unmount.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unmount {
+    /// Detach a mount that is in use.
+    pub(super) lazy: bool,
+    /// Return when everything is on the disks.
+    pub(super) wait: bool,
+}
+
+/// Unmounts an ironfs mount; other file systems are left alone.
+pub(super) fn unmount(directory: &Path, how: Unmount) -> Result<()> {
+    let directory = paths::absolute(directory)?;
+    let mount = paths::mount_of(&directory)?.filter(|mount| mount.directory == directory);
+    let Some(mount) = mount else {
+        let directory = directory.display();
+        return Err(Error::refused(format!("{directory}: no ironfs volume is mounted there")));
+    };
+    kernel::unmount(&directory, how.lazy)?;
+    if how.wait {
+        paths::block_on(wait_for_server(paths::socket(&mount.source)))?;
+    }
+    Ok(())
 }
 
 /// The server removes its socket when it has ended: everything is on the disks then.

@@ -90,17 +90,35 @@ pub(super) fn mount_of(path: &Path) -> Result<Option<Mounted>> {
 }
 
 /// Socket of the volume that `name_or_path` means: a path inside a mount, the path of a configuration, or a name.
+///
+/// Errors: `Refused` with what to do if nobody serves it.
 pub(super) fn socket_of(name_or_path: &str) -> Result<PathBuf> {
-    if name_or_path.contains('/') || Path::new(name_or_path).is_dir() {
-        if let Some(mount) = mount_of(Path::new(name_or_path))? {
-            return Ok(socket(&mount.source));
+    let socket = socket(&name_of(name_or_path)?);
+    match std::os::unix::net::UnixStream::connect(&socket) {
+        Ok(_answers) => Ok(socket),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Err(Error::refused(format!("{name_or_path}: only who mounted it may ask: {error}")))
         }
-        if Path::new(name_or_path).is_dir() {
-            return Err(Error::refused(format!("{name_or_path} is not inside an ironfs mount")));
-        }
-        return Ok(socket(&read_config(name_or_path)?.name));
+        Err(_nobody) => Err(Error::refused(format!(
+            "{name_or_path}: not mounted; `ironfs mount` serves it, `ironfs fsck` checks it offline"
+        ))),
     }
-    Ok(socket(name_or_path))
+}
+
+/// Name of the volume that `name_or_path` means.
+fn name_of(name_or_path: &str) -> Result<String> {
+    let path = Path::new(name_or_path);
+    let looks_like_path = config_path(name_or_path) == path || path.is_dir();
+    if !looks_like_path {
+        return Ok(name_or_path.to_owned());
+    }
+    if let Some(mount) = mount_of(path)? {
+        return Ok(mount.source);
+    }
+    if path.is_dir() {
+        return Err(Error::refused(format!("{name_or_path} is not inside an ironfs mount")));
+    }
+    Ok(read_config(name_or_path)?.name)
 }
 
 /// Runs a future on a small runtime of its own: for commands that ask a mount.

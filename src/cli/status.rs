@@ -2,7 +2,7 @@
 
 use super::{out, paths};
 use crate::admin::client;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::volume::status::{ClassSpace, Status};
 use clap::Args;
 use std::fmt::Write as _;
@@ -21,16 +21,7 @@ pub(super) struct StatusCommand {
 impl StatusCommand {
     pub(super) fn run(self) -> Result<()> {
         let socket = paths::socket_of(&self.volume)?;
-        let status: Status = match paths::block_on(client::get(&socket, "/status")) {
-            Ok(status) => status,
-            Err(error) if error.kind() == ErrorKind::Unavailable => {
-                return Err(Error::refused(format!(
-                    "{}: not mounted; `ironfs mount` serves it, `ironfs fsck` checks it offline",
-                    self.volume
-                )));
-            }
-            Err(error) => return Err(error),
-        };
+        let status: Status = paths::block_on(client::get(&socket, "/status"))?;
         if self.json { out::print_json(&status) } else { out::print(&text(&status)) }
     }
 }

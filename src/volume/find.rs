@@ -19,6 +19,8 @@ use tokio::time::Instant;
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long an old server may take to let go of a disk.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// Pause between attempts to lock a disk: an old server is often just about to end.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A disk that was found.
 struct Found {
@@ -129,7 +131,7 @@ pub(super) async fn lock(disk: &dyn Disk, options: &VolumeOptions) -> Result<()>
     loop {
         match disk.lock(&options.holder) {
             Err(error) if error.kind() == ErrorKind::Refused && Instant::now() < deadline => {
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(LOCK_PAUSE).await;
             }
             result => return result,
         }
