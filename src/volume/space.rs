@@ -37,9 +37,14 @@ pub(super) fn shares(spaces: &[Space], reserve_percent: u32) -> Vec<Share> {
 
 /// Payload bytes that fit when disk i has room for `rooms[i]` bytes of shards. Each stripe takes n different
 /// disks, so a disk holds at most one shard of each: the largest column height X with
-/// sum(min(room, X)) >= n * X; the payload is k * X.
+/// sum(min(room, X)) >= n * X; the payload is k * X. While fewer than n disks are in use (but k at least) each stripe
+/// takes all of them.
 pub(super) fn payload_capacity(rooms: &[u64], scheme: Scheme) -> u64 {
     let (k, n) = (u128::from(scheme.k()), u128::from(scheme.n()));
+    let n = n.min(rooms.len() as u128);
+    if n < k {
+        return 0;
+    }
     let fits = |height: u64| {
         let sum: u128 = rooms.iter().map(|room| u128::from(*room.min(&height))).sum();
         sum >= n * u128::from(height)
@@ -72,7 +77,8 @@ mod tests {
         let four_two = Scheme::ReedSolomon { k: 4, m: 2 };
         check(&[100; 6], four_two, 400);
         check(&[100; 8], four_two, 532); // 800 / 6 = 133 rows of 4
-        check(&[100; 5], four_two, 0);
+        check(&[100; 5], four_two, 400);
+        check(&[100; 3], four_two, 0);
         check(&[1000, 10, 10, 10, 10, 10], four_two, 40);
         check(&[200, 200, 100, 100, 100, 100], four_two, 400);
         check(&[], four_two, 0);

@@ -85,6 +85,7 @@ impl Spaces {
     }
 }
 
+/// Room in shares that are in use now: while there are fewer than the scheme has shards, stripes take them all.
 fn room(shares: &[Share], scheme: Scheme, totals: &Totals) -> SpaceForClass {
     // What is in the delete queue comes back by itself.
     let returning = totals.dead_bytes / (shares.len() as u64).max(1);

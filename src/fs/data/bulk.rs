@@ -78,7 +78,7 @@ pub(super) async fn flush(data: &Data, snapshots: &[&Snapshot]) -> Result<usize>
     Ok(skipped)
 }
 
-/// Which segments share a stripe: each whole chunk has its own, the others are packed.
+/// Which segments share a stripe: each whole chunk has its own, the others are packed and come last.
 fn plan<'s>(snapshots: &[&'s Snapshot]) -> Vec<Vec<Member<'s>>> {
     let per_chunk = usize::from(SEGMENTS_PER_CHUNK);
     let (mut stripes, mut rest): (Vec<Vec<Member<'s>>>, Vec<Member<'s>>) = Default::default();
@@ -97,10 +97,6 @@ fn plan<'s>(snapshots: &[&'s Snapshot]) -> Vec<Vec<Member<'s>>> {
     for range in plan_stripes(&sizes, STRIPE_PAYLOAD_BYTES_MAX) {
         stripes.push(part(&rest, range));
     }
-    // A file's stripes are committed in its order, so that its size never runs ahead of its content.
-    stripes.sort_by_key(|members| {
-        members.first().map(|first| (first.snapshot.node.ino, first.segment.number))
-    });
     stripes
 }
 

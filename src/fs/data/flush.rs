@@ -9,7 +9,7 @@ use crate::meta::command::{Answer, Command, FileUpdate, HotExtent, segment_addre
 use crate::types::{ClassId, Ino, Timestamp};
 use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::OwnedMutexGuard;
 
 const SEGMENT: u64 = SEGMENT_BYTES as u64;
@@ -59,8 +59,8 @@ pub(super) struct Snapshot {
     pub(super) class: ClassId,
     /// Size as users saw it.
     pub(super) size: u64,
-    /// Size as the metadata has it: a commit that is not the file's last never makes it smaller.
-    pub(super) committed_size: u64,
+    /// Size as the metadata has it: no commit of a flush makes it smaller, in whatever order they come.
+    committed_size: AtomicU64,
     pub(super) times: Option<(Timestamp, Timestamp)>,
     pub(super) segments: Vec<Snap>,
     /// Whether all that was dirty is here.
@@ -78,7 +78,8 @@ impl Snapshot {
     pub(super) fn update(&self, end: u64) -> FileUpdate {
         let is_last =
             self.complete && self.segments.last().is_none_or(|last| end > last.number * SEGMENT);
-        let size = if is_last { self.size } else { end.min(self.size).max(self.committed_size) };
+        let size = if is_last { self.size } else { end.min(self.size) };
+        let size = size.max(self.committed_size.fetch_max(size, Ordering::Relaxed));
         FileUpdate {
             ino: self.node.ino,
             size,
@@ -210,7 +211,8 @@ impl Data {
 
     /// The whole content of a file that fits into its inode record.
     async fn inline_content(&self, snapshot: &Snapshot) -> Result<Option<Bytes>> {
-        if snapshot.size > u64::from(INLINE_BYTES_MAX) || snapshot.committed_size > CHUNK_BYTES {
+        let committed_size = snapshot.committed_size.load(Ordering::Relaxed);
+        if snapshot.size > u64::from(INLINE_BYTES_MAX) || committed_size > CHUNK_BYTES {
             return Ok(None);
         }
         let [segment] = snapshot.segments.as_slice() else { return Ok(None) };
@@ -339,7 +341,7 @@ fn snapshot(node: Arc<Node>, gate: OwnedMutexGuard<()>, select: Select) -> Optio
         return None;
     }
     let times = std::mem::take(&mut meta.times_dirty).then_some((meta.mtime, meta.ctime));
-    let (class, committed_size) = (meta.inode.class, meta.inode.size);
+    let (class, committed_size) = (meta.inode.class, AtomicU64::new(meta.inode.size));
     drop(dirty);
     drop(meta);
     Some(Snapshot { node, class, size, committed_size, times, segments, complete, _gate: gate })

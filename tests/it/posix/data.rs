@@ -184,3 +184,22 @@ fn an_unlinked_open_file_stays_until_it_is_closed() {
     volume.umount();
     volume.fsck();
 }
+
+/// The tail of a large file shares a stripe with small files whose numbers are lower; whatever is committed first, no
+/// commit may make the file shorter.
+#[test]
+fn a_large_file_among_small_ones_keeps_its_size() {
+    let volume = mounted();
+    for number in 0..40 {
+        fs::write(volume.mnt().join(format!("small-{number}")), pattern(number, 20_000)).unwrap();
+    }
+    let content = pattern(99, 80 << 20);
+    fs::write(volume.mnt().join("large"), &content).unwrap();
+    volume.sync();
+    volume.remount();
+    assert!(fs::read(volume.mnt().join("large")).unwrap() == content);
+    for number in 0..40 {
+        let small = fs::read(volume.mnt().join(format!("small-{number}"))).unwrap();
+        assert!(small == pattern(number, 20_000));
+    }
+}
