@@ -11,7 +11,7 @@ use crate::volume::status::Status;
 use crate::volume::{Volume, VolumeOptions};
 use fuser::{Session, SessionACL};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -60,7 +60,7 @@ pub fn serve(request: ServeRequest, ready: impl FnOnce(&Ready)) -> Result<()> {
 }
 
 async fn serve_on(request: ServeRequest, ready: impl FnOnce(&Ready)) -> Result<()> {
-    refuse_second_mount(&request).await?;
+    refuse_if_served(&request.config.name, &request.socket).await?;
     detach_dead_mount(&request.directory);
     let options = VolumeOptions {
         read_only: request.options.read_only(),
@@ -88,17 +88,18 @@ async fn serve_on(request: ServeRequest, ready: impl FnOnce(&Ready)) -> Result<(
     served.and(closed)
 }
 
-/// A volume that is mounted and served is not waited for: its disks will not be free soon. One whose server is just
-/// ending has no mount any more; a server that died does not answer.
-async fn refuse_second_mount(request: &ServeRequest) -> Result<()> {
-    let name = &request.config.name;
-    let Some(mount) = mount::mounted()?.into_iter().find(|mount| mount.source == *name) else {
+/// Refuses a volume that is mounted and served: its disks will not be free soon. One whose server is just ending has
+/// no mount any more, and a server that died does not answer: whoever wants those waits for the locks of the disks.
+///
+/// Errors: `Refused`, naming the process.
+pub async fn refuse_if_served(name: &str, socket: &Path) -> Result<()> {
+    let Some(mount) = mount::mounted()?.into_iter().find(|mount| mount.source == name) else {
         return Ok(());
     };
-    let status = admin::client::get::<Status>(&request.socket, "/status");
+    let status = admin::client::get::<Status>(socket, "/status");
     match tokio::time::timeout(ANSWER_WAIT, status).await {
         Ok(Ok(status)) => Err(Error::refused(format!(
-            "volume {name} is mounted on {} already, served by pid {}: unmount it first",
+            "volume {name} is mounted on {}, served by pid {}: unmount it first",
             mount.directory.display(),
             status.pid.unwrap_or_default()
         ))),
@@ -197,7 +198,7 @@ fn unmount_for_signal(request: &ServeRequest) {
 }
 
 /// A mount point whose server died answers ENOTCONN: it is detached so that the new mount does not lie over it.
-fn detach_dead_mount(directory: &std::path::Path) {
+fn detach_dead_mount(directory: &Path) {
     let dead = std::fs::metadata(directory)
         .is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN));
     if dead && let Err(error) = mount::unmount(directory, true) {

@@ -2,7 +2,7 @@
 
 use super::{Cli, out};
 use crate::error::{Error, Result};
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command, CommandFactory as _};
 use std::path::PathBuf;
 
 /// Print a completion script for a shell
@@ -16,7 +16,7 @@ pub(super) struct Completions {
 impl Completions {
     pub(super) fn run(self) -> Result<()> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "ironfs", &mut script);
+        clap_complete::generate(self.shell, &mut visible(), "ironfs", &mut script);
         out::print(&String::from_utf8_lossy(&script))
     }
 }
@@ -31,7 +31,20 @@ pub(super) struct Man {
 impl Man {
     pub(super) fn run(self) -> Result<()> {
         let context = || format!("write manual pages to {}", self.directory.display());
-        clap_mangen::generate_to(Cli::command(), &self.directory)
+        clap_mangen::generate_to(visible(), &self.directory)
             .map_err(|error| Error::from_io(context(), error))
     }
+}
+
+/// The command without its hidden subcommands: scripts would offer them.
+fn visible() -> Command {
+    let whole = Cli::command();
+    let subcommands = whole.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    Command::new("ironfs")
+        .version(env!("CARGO_PKG_VERSION"))
+        .propagate_version(true)
+        .disable_help_subcommand(true)
+        .about(whole.get_about().cloned().unwrap_or_default())
+        .after_help(whole.get_after_help().cloned().unwrap_or_default())
+        .subcommands(subcommands)
 }

@@ -3,6 +3,7 @@
 use super::{format, out, paths};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::mountd::daemon::refuse_if_served;
 use crate::volume::fsck::{FsckReport, check_volume};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,10 @@ pub(super) struct Fsck {
 impl Fsck {
     pub(super) fn run(self) -> Result<()> {
         let config = self.config()?;
-        let report = paths::block_on(check_volume(&config, self.read_data, format::now()))?;
+        let report = paths::block_on(async {
+            refuse_if_served(&config.name, &paths::socket(&config.name)).await?;
+            check_volume(&config, self.read_data, format::now()).await
+        })?;
         if self.json {
             out::print_json(&report)?;
         } else {

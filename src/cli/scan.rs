@@ -46,25 +46,24 @@ impl Scan {
                 Err(error) => out::tell(&format!("ironfs: {}: {error}", directory.display())),
             }
         }
+        if found.is_empty() {
+            return Err(Error::refused("no disk of an ironfs volume was found"));
+        }
+        for volume in found.iter().filter(|volume| !volume.missing.is_empty()) {
+            let missing: Vec<String> = volume.missing.iter().map(ToString::to_string).collect();
+            out::tell(&format!(
+                "ironfs: volume {} has disks that were not found: {}",
+                volume.name,
+                missing.join(", ")
+            ));
+        }
         if let Some(path) = &self.write {
             return write(&found, path);
         }
         if self.json {
             return out::print_json(&found);
         }
-        for volume in &found {
-            out::print(&config(volume).to_text()?)?;
-            if !volume.missing.is_empty() {
-                out::tell(&format!(
-                    "ironfs: {}: disks {:?} were not found",
-                    volume.name, volume.missing
-                ));
-            }
-        }
-        if found.is_empty() {
-            return Err(Error::refused("no disk of an ironfs volume was found"));
-        }
-        Ok(())
+        found.iter().try_for_each(|volume| out::print(&config(volume).to_text()?))
     }
 }
 

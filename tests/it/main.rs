@@ -4,7 +4,9 @@
     reason = "the simulated disk is a module of the library's own tests too"
 )]
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
+#![expect(clippy::disallowed_methods, reason = "real mounts run in real time, on real threads")]
 
+mod cli;
 mod posix;
 mod real;
 mod sim;
