@@ -10,6 +10,8 @@ use crate::types::{
 use bytes::Bytes;
 
 mod codec;
+#[cfg(test)]
+mod tests;
 
 pub use codec::APPLY_VERSION;
 pub(crate) use codec::{put_time, take_time};

@@ -108,3 +108,16 @@ fn closing_is_noted_and_damage_of_the_note_is_seen() {
     std::fs::write(&note, bytes).unwrap();
     assert_eq!(state::read_clean(&*disk), None);
 }
+
+/// Epoch, position and XXH3-64 of both: what a closed volume leaves on its disks.
+#[test]
+fn the_note_of_a_clean_end_is_pinned() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("meta")).unwrap();
+    let disk = LocalDisk::open(root.path()).unwrap();
+    state::write_clean(&disk, Epoch(3), LogPosition(0x0102_0304)).unwrap();
+    let found = std::fs::read(root.path().join("meta/clean")).unwrap();
+    let fields = [3, 0, 0, 0, 0, 0, 0, 0, 4, 3, 2, 1, 0, 0, 0, 0];
+    let sum = [204, 31, 228, 243, 2, 55, 48, 203];
+    assert_eq!(found, [&fields[..], &sum].concat());
+}

@@ -70,7 +70,38 @@ fn stored_forms_are_pinned() {
     let mut live = Live::new(9);
     assert!(live.set(8, true));
     assert_eq!(live.encode(), [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 1]);
+    assert_eq!(decode_hot(&[9, 0, 0, 0, 0, 0, 0, 0, b'x']).unwrap(), (Version(9), &b"x"[..]));
+    let dentry = Dentry { ino: Ino(5), kind: FileKind::Symlink, cookie: 11 };
+    let listing = encode_listing(Ino(6), FileKind::Fifo, b"name");
+    let entry = ReapEntry { from: ChunkIndex(7), whole: true };
+    let rows = [encode_dentry(dentry), listing, entry.encode(), totals_row()];
+    assert_eq!(rows.map(|row| (row.len(), xxh3(&row))), ROWS);
 }
+
+fn totals_row() -> Vec<u8> {
+    let totals = Totals {
+        next_ino: 1,
+        incarnation: Incarnation(2),
+        inodes: 3,
+        stripes: 4,
+        stripe_bytes: 5,
+        dead_bytes: 6,
+        live_bytes: 7,
+        hot_bytes: 8,
+        reserved_bytes: 9,
+    };
+    let mut w = Writer::new();
+    encode_totals(&totals, &mut w);
+    w.into_vec()
+}
+
+/// Length and XXH3-64 of a dentry, a listing, a reaping entry and totals.
+const ROWS: [(usize, u64); 4] = [
+    (18, 0x9d16_be01_6861_7201),
+    (14, 0x4aa9_a915_4991_38db),
+    (6, 0xc110_b7c4_7f4f_9a13),
+    (69, 0x4320_f3e6_fa07_2569),
+];
 
 const INODE_BYTES: usize = 139;
 const INODE_SUM: u64 = 1_614_764_115_359_555_279;
