@@ -54,8 +54,6 @@ pub struct Limits {
     pub disk_threads: u32,
     /// Requests that may wait for one disk.
     pub disk_queue: u32,
-    /// Silence after which a disk counts as failed, in seconds.
-    pub disk_timeout_s: u32,
     /// How long a mount waits for disks that are late, in seconds.
     pub disk_wait_s: u32,
     /// Threads that read requests from the kernel.
@@ -86,7 +84,6 @@ impl Default for Limits {
             log_segment_mib: 16,
             disk_threads: 2,
             disk_queue: 64,
-            disk_timeout_s: 10,
             disk_wait_s: 10,
             loop_threads: 2,
             cpu_threads: 0,
@@ -99,7 +96,7 @@ impl Default for Limits {
 
 impl Limits {
     /// Name, value, smallest and largest allowed value of each limit.
-    fn ranges(&self) -> [(&'static str, u32, u32, u32); 20] {
+    fn ranges(&self) -> [(&'static str, u32, u32, u32); 19] {
         [
             ("dirty_mib", self.dirty_mib, 64, 65_536),
             ("read_cache_mib", self.read_cache_mib, 1, 1_048_576),
@@ -114,7 +111,6 @@ impl Limits {
             ("log_segment_mib", self.log_segment_mib, 1, 1024),
             ("disk_threads", self.disk_threads, 1, 64),
             ("disk_queue", self.disk_queue, 4, 65_536),
-            ("disk_timeout_s", self.disk_timeout_s, 1, 600),
             ("disk_wait_s", self.disk_wait_s, 0, 3600),
             ("loop_threads", self.loop_threads, 1, 64),
             ("cpu_threads", self.cpu_threads, 0, 1024),

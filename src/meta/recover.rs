@@ -23,6 +23,7 @@ use crate::meta::store::Store;
 use crate::types::{DiskId, Epoch, Incarnation, LogPosition, Timestamp, VolumeId};
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::Duration;
 
 mod choose;
 mod create;
@@ -58,6 +59,12 @@ pub struct OpenOptions {
     pub segment_bytes: u64,
     /// Most bytes of the log that wait for a sync; proposers wait beyond.
     pub buffer_bytes: usize,
+    /// How often the log is made durable without being asked.
+    pub flush_every: Duration,
+    /// How often the state is made durable.
+    pub checkpoint_every: Duration,
+    /// Bytes of log after which the state is made durable early.
+    pub checkpoint_bytes: u64,
 }
 
 /// Metadata that is open.
@@ -103,6 +110,9 @@ impl Default for OpenOptions {
             cache_bytes: 128 << 20,
             segment_bytes: crate::meta::log::SEGMENT_BYTES,
             buffer_bytes: crate::meta::log::BUFFER_BYTES,
+            flush_every: Duration::from_secs(1),
+            checkpoint_every: Duration::from_secs(5),
+            checkpoint_bytes: 32 << 20,
         }
     }
 }

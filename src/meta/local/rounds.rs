@@ -9,15 +9,7 @@ use crate::types::{DiskId, Epoch, LogPosition, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use tokio::time::Instant;
-
-/// The log is synced at least so often: what an unsynced crash may lose.
-const FLUSH: Duration = Duration::from_secs(1);
-/// The state is made durable at least so often ...
-const CHECKPOINT: Duration = Duration::from_secs(5);
-/// ... and after so many bytes of log: bounds the time of a replay.
-const CHECKPOINT_BYTES: u64 = 32 << 20;
 
 /// What belongs to whoever makes things durable or changes the members.
 #[derive(Debug)]
@@ -97,11 +89,12 @@ impl Shared {
             let order = self.order();
             (order.pending_since, order.recent_bytes)
         };
-        if pending_since.is_some_and(|since| now.duration_since(since) >= FLUSH) {
+        if pending_since.is_some_and(|since| now.duration_since(since) >= self.options.flush_every)
+        {
             self.round(&mut side).await?;
         }
-        let due = *side.checkpoint_due.get_or_insert(now + CHECKPOINT);
-        if now >= due || recent_bytes >= CHECKPOINT_BYTES {
+        let due = *side.checkpoint_due.get_or_insert(now + self.options.checkpoint_every);
+        if now >= due || recent_bytes >= self.options.checkpoint_bytes {
             self.checkpoint(&mut side).await?;
         }
         self.follow_classes(&mut side).await?;
@@ -116,7 +109,7 @@ impl Shared {
 
     /// Makes the state durable, after the log, and frees the log before it.
     async fn checkpoint(&self, side: &mut Side) -> Result<()> {
-        side.checkpoint_due = Some(Instant::now() + CHECKPOINT);
+        side.checkpoint_due = Some(Instant::now() + self.options.checkpoint_every);
         if position(&self.applied) == position(&self.checkpointed) {
             return Ok(());
         }

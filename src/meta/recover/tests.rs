@@ -18,6 +18,9 @@ const OPTIONS: OpenOptions = OpenOptions {
     cache_bytes: 1 << 20,
     segment_bytes: 16 << 10,
     buffer_bytes: 1 << 20,
+    flush_every: Duration::from_secs(1),
+    checkpoint_every: Duration::from_secs(5),
+    checkpoint_bytes: 32 << 20,
 };
 
 fn new_volume(scheme: &str) -> NewVolume {
