@@ -7,7 +7,11 @@
 #![expect(clippy::disallowed_methods, reason = "real mounts run in real time, on real threads")]
 
 mod cli;
+mod compare;
+mod model;
 mod posix;
 mod real;
+mod reference;
+mod rig;
 mod sim;
 mod tidy;

@@ -1,0 +1,439 @@
+//! Does each operation to the volume and to the reference, and compares what they answer.
+
+use super::ops::{Kind, Op, data, length, name, offset};
+use crate::compare::{Checked, compare, root_user};
+use crate::reference::{Id, ROOT, Reference, Rename};
+use crate::rig::Rig;
+use ironfs::error::{Error, Posix};
+use ironfs::fs::Fs;
+use ironfs::fs::attr::SetAttr;
+use ironfs::fs::file::WriteHow;
+use ironfs::fs::namespace::NewFile;
+use ironfs::types::{FileKind, HandleId, Ino, ROOT_INO};
+use ironfs::volume::Volume;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The tree is compared after so many operations.
+const COMPARE_EVERY: u64 = 8;
+const O_RDWR: i32 = 0o2;
+const O_TRUNC: i32 = 0o1000;
+const FALLOC_KEEP_SIZE: i32 = 1;
+const FALLOC_PUNCH_HOLE: i32 = 2;
+const FALLOC_ZERO_RANGE: i32 = 16;
+const HANDLES_MAX: usize = 4;
+
+type Done<T = ()> = Result<T, Error>;
+
+/// A volume, its reference, and what belongs together in them.
+pub(super) struct Driver {
+    rig: Rig,
+    volume: Arc<Volume>,
+    fs: Arc<Fs>,
+    reference: Reference,
+    inos: BTreeMap<Id, Ino>,
+    handles: Vec<(HandleId, Id)>,
+    /// The only disks that are ever lost or rot: as many as every class survives.
+    frail: [usize; 2],
+    lost: [bool; 2],
+    steps: u64,
+}
+
+fn pick<T: Copy>(from: &[T], raw: u64) -> Option<T> {
+    let count = from.len() as u64;
+    if count == 0 { None } else { Some(from[usize::try_from(raw % count).unwrap()]) }
+}
+
+/// Compares two answers.
+fn same<T: PartialEq + std::fmt::Debug>(found: Done<T>, wanted: Result<T, Posix>) -> Checked<bool> {
+    match (found, wanted) {
+        (Ok(found), Ok(wanted)) if found == wanted => Ok(true),
+        (Err(found), Err(wanted)) if found.is(wanted) => Ok(false),
+        (Ok(found), wanted) => Err(format!("it answers {found:?}, not {wanted:?}")),
+        (Err(found), wanted) => {
+            Err(format!("it answers {:?} ({found}), not {wanted:?}", found.posix()))
+        }
+    }
+}
+
+fn must<T>(what: &str, done: Done<T>) -> Checked<T> {
+    done.map_err(|error| format!("{what}: {error}"))
+}
+
+impl Driver {
+    /// A new volume. Its class and the number of its disks follow from the seed.
+    pub(super) async fn start(seed: u64) -> Checked<Self> {
+        const SHAPES: [(&str, usize); 6] = [
+            ("4+2", 6),
+            ("4+2", 6),
+            ("4+2,zstd", 7),
+            ("4+2", 8),
+            ("replica:3", 4),
+            ("2+2,zstd", 5),
+        ];
+        let (class, disks) = pick(&SHAPES, seed).unwrap();
+        let rig = Rig::new(seed, disks);
+        must("format", rig.format(class).await)?;
+        let volume = must("open", rig.open().await)?;
+        let first = usize::try_from(seed % disks as u64).unwrap();
+        Ok(Self {
+            fs: volume.fs(),
+            rig,
+            volume,
+            reference: Reference::new(),
+            inos: BTreeMap::from([(ROOT, ROOT_INO)]),
+            handles: Vec::new(),
+            frail: [first, (first + 1) % disks],
+            lost: [false; 2],
+            steps: 0,
+        })
+    }
+
+    /// Compares all, and ends with a check of the volume.
+    pub(super) async fn finish(mut self) -> Checked {
+        self.compare().await?;
+        for index in [0, 1] {
+            self.bring_back(index);
+        }
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        self.compare().await?;
+        must("repair", self.volume.repair_run().await)?;
+        self.remount().await?;
+        self.compare().await?;
+        must("shutdown", self.volume.shutdown().await)?;
+        self.check_metadata().await
+    }
+
+    /// The metadata must agree with themselves; shards of the frail disks may be rotten or out of date.
+    async fn check_metadata(&self) -> Checked {
+        let report = must("fsck", self.rig.fsck().await)?;
+        let wrong: Vec<_> =
+            report.findings.iter().filter(|finding| !finding.starts_with("shard ")).collect();
+        if wrong.is_empty() { Ok(()) } else { Err(format!("fsck finds {wrong:#?}")) }
+    }
+
+    async fn compare(&self) -> Checked {
+        compare(&self.fs, &self.reference, &self.inos, &self.handles).await
+    }
+
+    pub(super) async fn step(&mut self, op: &Op) -> Checked {
+        self.steps += 1;
+        match op.kind {
+            Kind::Create | Kind::Mkdir | Kind::Mknod | Kind::Symlink => self.create(op).await?,
+            Kind::Link | Kind::Unlink | Kind::Rmdir => self.names(op).await?,
+            Kind::Rename | Kind::Exchange | Kind::RenameNoReplace => self.rename(op).await?,
+            Kind::Write
+            | Kind::Append
+            | Kind::Truncate
+            | Kind::Read
+            | Kind::Punch
+            | Kind::ZeroRange
+            | Kind::Fallocate
+            | Kind::Fsync => self.content(op).await?,
+            Kind::Copy => self.copy(op).await?,
+            Kind::SetXattr | Kind::RemoveXattr | Kind::Chmod => self.attributes(op).await?,
+            Kind::Open | Kind::OpenTruncate | Kind::Close => self.handles(op).await?,
+            _ => self.maintain(op).await?,
+        }
+        if self.steps % COMPARE_EVERY == 0 || matches!(op.kind, Kind::Remount | Kind::SyncAndKill) {
+            self.compare().await?;
+        }
+        Ok(())
+    }
+
+    fn a_directory(&self, raw: u64) -> (Id, Ino) {
+        let directories = self.reference.named(|node| node.kind == FileKind::Directory);
+        let id = pick(&directories, raw).unwrap_or(ROOT);
+        (id, self.inos[&id])
+    }
+
+    /// A directory with a name in it; mostly one that is there.
+    fn a_name(&self, raw: u64) -> (Id, Ino, Vec<u8>) {
+        let (id, ino) = self.a_directory(raw);
+        let names: Vec<&Vec<u8>> = self.reference.node(id).entries.keys().collect();
+        let known = if raw % 5 == 0 { None } else { pick(&names, raw / 7) };
+        (id, ino, known.cloned().unwrap_or_else(|| name(raw / 7).to_vec()))
+    }
+
+    async fn create(&mut self, op: &Op) -> Checked {
+        let caller = root_user();
+        let ((parent, ino), name) = (self.a_directory(op.a), name(op.b));
+        let mode = 0o600 | u32::try_from(op.c % 64).unwrap();
+        let target = data(op.d, 1 + length(op.c) % 300);
+        let kind = match op.kind {
+            Kind::Mkdir => FileKind::Directory,
+            Kind::Symlink => FileKind::Symlink,
+            Kind::Mknod if op.d % 2 == 0 => FileKind::Fifo,
+            _ => FileKind::File,
+        };
+        let new = NewFile { kind, mode, umask: 0, rdev: 0 };
+        let text = if kind == FileKind::Symlink { target.as_slice() } else { b"" };
+        let wanted = self.reference.create(parent, name, (kind, mode, text));
+        let mut handle = None;
+        let made = match op.kind {
+            Kind::Mkdir => self.fs.mkdir(&caller, ino, name, mode, 0).await,
+            Kind::Symlink => self.fs.symlink(&caller, ino, name, text).await,
+            Kind::Mknod => self.fs.mknod(&caller, ino, name, new).await,
+            _ => {
+                let o_excl = 0o200;
+                let created = self.fs.create(&caller, ino, name, new, O_RDWR | o_excl).await;
+                created.map(|(attributes, opened)| {
+                    handle = Some(opened.handle);
+                    attributes
+                })
+            }
+        };
+        let made = made.map(|attributes| attributes.ino);
+        if let (Ok(made), Ok(id)) = (&made, wanted) {
+            self.fs.forget(*made, 1);
+            self.inos.insert(id, *made);
+            if let Some(handle) = handle {
+                must("release", self.fs.release(*made, handle).await)?;
+            }
+        }
+        same(made.map(drop), wanted.map(drop)).map(drop)
+    }
+
+    async fn names(&mut self, op: &Op) -> Checked {
+        if op.kind == Kind::Link {
+            let nodes = self.reference.named(|_node| true);
+            let id = pick(&nodes, op.a).unwrap_or(ROOT);
+            let ((parent, to), name) = (self.a_directory(op.b), name(op.c));
+            let linked = self.fs.link(self.inos[&id], to, name).await.map(|found| found.ino);
+            if let Ok(ino) = linked {
+                self.fs.forget(ino, 1);
+            }
+            let wanted = self.reference.link(id, parent, name);
+            return same(linked.map(drop), wanted).map(drop);
+        }
+        let (parent, ino, name) = self.a_name(op.a);
+        let (removed, wanted) = match op.kind {
+            Kind::Unlink => {
+                (self.fs.unlink(ino, &name).await, self.reference.unlink(parent, &name))
+            }
+            _ => (self.fs.rmdir(ino, &name).await, self.reference.rmdir(parent, &name)),
+        };
+        same(removed, wanted).map(drop)
+    }
+
+    async fn rename(&mut self, op: &Op) -> Checked {
+        let mode = match op.kind {
+            Kind::Exchange => Rename::Exchange,
+            Kind::RenameNoReplace => Rename::NoReplace,
+            _ => Rename::Replace,
+        };
+        let (from, from_ino, from_name) = self.a_name(op.a);
+        let (to, to_ino, to_name) = self.a_name(op.b);
+        let (source, target) = ((from_ino, from_name.as_slice()), (to_ino, to_name.as_slice()));
+        let renamed = self.fs.rename(&root_user(), source, target, mode.flags()).await;
+        let wanted = self.reference.rename((from, &from_name), (to, &to_name), mode);
+        same(renamed, wanted).map(drop)
+    }
+
+    /// A file, open: by a handle that is there, or by one of its own, which is then to be closed.
+    async fn open_file(&mut self, raw: u64) -> Checked<Option<(HandleId, Id, bool)>> {
+        if let Some((handle, id)) = pick(&self.handles, raw / 3)
+            && raw % 3 == 0
+        {
+            return Ok(Some((handle, id, false)));
+        }
+        let files = self.reference.named(|node| node.kind == FileKind::File);
+        let Some(id) = pick(&files, raw) else { return Ok(None) };
+        let opened = must("open", self.fs.open(&root_user(), self.inos[&id], O_RDWR).await)?;
+        Ok(Some((opened.handle, id, true)))
+    }
+
+    async fn close(&self, (handle, id, own): (HandleId, Id, bool)) -> Checked {
+        if own {
+            let ino = self.inos[&id];
+            must("flush", self.fs.flush(ino, handle).await)?;
+            must("release", self.fs.release(ino, handle).await)?;
+        }
+        Ok(())
+    }
+
+    async fn content(&mut self, op: &Op) -> Checked {
+        let Some(open) = self.open_file(op.a).await? else { return Ok(()) };
+        let (handle, id, _own) = open;
+        let (ino, caller, fs) = (self.inos[&id], root_user(), self.fs.clone());
+        let size = self.reference.node(id).content.len();
+        let (at, count) = (offset(op.b, size), length(op.c));
+        let (at64, count64) = (at as u64, count as u64);
+        match op.kind {
+            Kind::Write | Kind::Append => {
+                let at = if op.kind == Kind::Append { size } else { at };
+                let bytes = data(op.d, count);
+                let how = WriteHow::default();
+                let written = fs.write(&caller, (ino, handle), at as u64, &bytes, how).await;
+                same(written, Ok(u32::try_from(count).unwrap()))?;
+                self.reference.write(id, at, &bytes);
+            }
+            Kind::Truncate => {
+                let handle = (op.d % 2 == 0).then_some(handle);
+                let set = SetAttr { size: Some(at64), handle, ..SetAttr::default() };
+                let found = fs.setattr(&caller, ino, set).await.map(|found| found.size);
+                same(found, Ok(at64))?;
+                self.reference.truncate(id, at);
+            }
+            Kind::Read => {
+                let read = fs.read(ino, handle, at64, u32::try_from(count).unwrap(), 0).await;
+                let read = must("read", read)?;
+                let wanted = self.reference.read(id, at, count);
+                if let Some(wrong) = crate::compare::first_difference(&read, wanted) {
+                    return Err(format!("{count} bytes at {at}: {wrong}"));
+                }
+            }
+            Kind::Punch | Kind::ZeroRange | Kind::Fallocate => {
+                let keeps = op.kind == Kind::Punch || op.d % 2 == 0;
+                let work = match op.kind {
+                    Kind::Punch => FALLOC_PUNCH_HOLE,
+                    Kind::ZeroRange => FALLOC_ZERO_RANGE,
+                    _ => 0,
+                };
+                let mode = work | if keeps { FALLOC_KEEP_SIZE } else { 0 };
+                let done = fs.fallocate(&caller, (ino, handle), at64, count64, mode).await;
+                let wanted = self.reference.fallocate(id, (at, count), (work != 0, keeps));
+                same(done, wanted)?;
+            }
+            _ => must("fsync", fs.fsync(ino, handle, op.d % 2 == 0).await)?,
+        }
+        self.close(open).await
+    }
+
+    async fn copy(&mut self, op: &Op) -> Checked {
+        let Some(from) = self.open_file(op.a).await? else { return Ok(()) };
+        let Some(to) = self.open_file(op.b).await? else { return Ok(()) };
+        let size = |id| self.reference.node(id).content.len();
+        // Whole segments at equal places of segments are shared: often.
+        let (mut at, mut to_at) = (offset(op.c, size(from.1)), offset(op.d, size(to.1)));
+        if op.c % 2 == 0 {
+            (at, to_at) = (at / 65_536 * 65_536, to_at / 65_536 * 65_536);
+        }
+        let count = length(op.c / 3 + op.d) * if op.d % 3 == 0 { 3 } else { 1 };
+        let (source, target) =
+            ((self.inos[&from.1], from.0, at as u64), (self.inos[&to.1], to.0, to_at as u64));
+        let copied = self.fs.copy_file_range(&root_user(), source, target, count as u64).await;
+        let wanted = self.reference.copy((from.1, at), (to.1, to_at), count);
+        same(copied, wanted.map(|count| u32::try_from(count).unwrap()))?;
+        self.close(from).await?;
+        self.close(to).await
+    }
+
+    async fn attributes(&mut self, op: &Op) -> Checked {
+        let plain = |kind| matches!(kind, FileKind::File | FileKind::Directory);
+        let nodes = self.reference.named(|node| plain(node.kind));
+        let id = pick(&nodes, op.a).unwrap_or(ROOT);
+        let (ino, caller) = (self.inos[&id], root_user());
+        let name: &[u8] = if op.b % 2 == 0 { b"user.a" } else { b"user.b" };
+        match op.kind {
+            Kind::SetXattr => {
+                let (flags, value) =
+                    (i32::try_from(op.c % 3).unwrap(), data(op.d, length(op.d) % 5000));
+                let set = self.fs.setxattr(&caller, ino, name, &value, flags).await;
+                let wanted = self.reference.set_xattr(id, (name, &value), flags);
+                same(set, wanted).map(drop)
+            }
+            Kind::RemoveXattr => {
+                let removed = self.fs.removexattr(&caller, ino, name).await;
+                same(removed, self.reference.remove_xattr(id, name)).map(drop)
+            }
+            _ => {
+                let mode = u32::try_from(op.c % 0o10_000).unwrap();
+                let set = SetAttr { mode: Some(mode), ..SetAttr::default() };
+                let found = self.fs.setattr(&caller, ino, set).await.map(|found| found.mode);
+                self.reference.chmod(id, mode);
+                same(found, Ok(mode)).map(drop)
+            }
+        }
+    }
+
+    async fn handles(&mut self, op: &Op) -> Checked {
+        if op.kind == Kind::Close || self.handles.len() >= HANDLES_MAX {
+            if self.handles.is_empty() {
+                return Ok(());
+            }
+            let at = usize::try_from(op.a % self.handles.len() as u64).unwrap();
+            let (handle, id) = self.handles.swap_remove(at);
+            self.close((handle, id, true)).await?;
+            self.reference.close(id);
+            return Ok(());
+        }
+        let files = self.reference.named(|node| node.kind == FileKind::File);
+        let Some(id) = pick(&files, op.a) else { return Ok(()) };
+        let truncates = op.kind == Kind::OpenTruncate;
+        let flags = O_RDWR | if truncates { O_TRUNC } else { 0 };
+        let opened = must("open", self.fs.open(&root_user(), self.inos[&id], flags).await)?;
+        self.reference.open(id);
+        if truncates {
+            self.reference.truncate(id, 0);
+        }
+        self.handles.push((opened.handle, id));
+        Ok(())
+    }
+
+    async fn maintain(&mut self, op: &Op) -> Checked {
+        match op.kind {
+            Kind::Sync => must("sync", self.volume.sync().await),
+            Kind::Checkpoint => must("checkpoint", self.volume.checkpoint().await),
+            Kind::Remount => self.remount().await,
+            Kind::SyncAndKill => {
+                must("sync", self.volume.sync().await)?;
+                self.rig.kill(self.volume.clone()).await;
+                self.reopen().await
+            }
+            Kind::Wait => {
+                tokio::time::sleep(Duration::from_secs(1 + op.a % 90)).await;
+                Ok(())
+            }
+            Kind::Repair => must("repair", self.volume.repair_run().await).map(drop),
+            Kind::LoseDisk => {
+                let index = usize::try_from(op.a % 2).unwrap();
+                self.lost[index] = true;
+                self.rig.machine.set_offline(self.frail[index], true);
+                Ok(())
+            }
+            Kind::ReturnDisk => {
+                self.bring_back(usize::try_from(op.a % 2).unwrap());
+                Ok(())
+            }
+            _ => {
+                self.rot(op);
+                Ok(())
+            }
+        }
+    }
+
+    fn bring_back(&mut self, index: usize) {
+        if std::mem::take(&mut self.lost[index]) {
+            self.rig.machine.set_offline(self.frail[index], false);
+        }
+    }
+
+    /// Flips a bit of a shard on a frail disk.
+    fn rot(&self, op: &Op) {
+        let disk = self.frail[usize::try_from(op.a % 2).unwrap()];
+        let names = self.rig.machine.file_names(disk);
+        let shards: Vec<&String> =
+            names.iter().filter(|name| name.starts_with("shards/")).collect();
+        if let Some(name) = pick(&shards, op.b) {
+            let size = self.rig.machine.contents(disk, name).map_or(0, |bytes| bytes.len() as u64);
+            self.rig.machine.flip(disk, name, (op.c * 7919 + op.d) % size.max(1));
+        }
+    }
+
+    async fn remount(&mut self) -> Checked {
+        must("shutdown", self.volume.shutdown().await)?;
+        self.reopen().await
+    }
+
+    async fn reopen(&mut self) -> Checked {
+        // What is behind is certain: the journal of the disks stays short.
+        self.rig.machine.settle();
+        self.volume = must("open", self.rig.open().await)?;
+        self.fs = self.volume.fs();
+        self.handles.clear();
+        self.reference.close_all();
+        Ok(())
+    }
+}
