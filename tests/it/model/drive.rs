@@ -29,8 +29,8 @@ type Done<T = ()> = Result<T, Error>;
 /// A volume, its reference, and what belongs together in them.
 pub(super) struct Driver {
     rig: Rig,
-    volume: Arc<Volume>,
-    fs: Arc<Fs>,
+    /// `None` only between two mounts: what is left of a volume holds the locks of its disks.
+    mounted: Option<(Arc<Volume>, Arc<Fs>)>,
     reference: Reference,
     inos: BTreeMap<Id, Ino>,
     handles: Vec<(HandleId, Id)>,
@@ -78,9 +78,8 @@ impl Driver {
         let volume = must("open", rig.open().await)?;
         let first = usize::try_from(seed % disks as u64).unwrap();
         Ok(Self {
-            fs: volume.fs(),
+            mounted: Some((volume.clone(), volume.fs())),
             rig,
-            volume,
             reference: Reference::new(),
             inos: BTreeMap::from([(ROOT, ROOT_INO)]),
             handles: Vec::new(),
@@ -98,10 +97,10 @@ impl Driver {
         }
         tokio::time::sleep(Duration::from_secs(30)).await;
         self.compare().await?;
-        must("repair", self.volume.repair_run().await)?;
+        must("repair", self.volume().repair_run().await)?;
         self.remount().await?;
         self.compare().await?;
-        must("shutdown", self.volume.shutdown().await)?;
+        self.unmount().await?;
         self.check_metadata().await
     }
 
@@ -114,7 +113,7 @@ impl Driver {
     }
 
     async fn compare(&self) -> Checked {
-        compare(&self.fs, &self.reference, &self.inos, &self.handles).await
+        compare(self.fs(), &self.reference, &self.inos, &self.handles).await
     }
 
     pub(super) async fn step(&mut self, op: &Op) -> Checked {
@@ -140,6 +139,14 @@ impl Driver {
             self.compare().await?;
         }
         Ok(())
+    }
+
+    fn volume(&self) -> &Volume {
+        &self.mounted.as_ref().unwrap().0
+    }
+
+    fn fs(&self) -> &Fs {
+        &self.mounted.as_ref().unwrap().1
     }
 
     fn a_directory(&self, raw: u64) -> (Id, Ino) {
@@ -172,12 +179,12 @@ impl Driver {
         let wanted = self.reference.create(parent, name, (kind, mode, text));
         let mut handle = None;
         let made = match op.kind {
-            Kind::Mkdir => self.fs.mkdir(&caller, ino, name, mode, 0).await,
-            Kind::Symlink => self.fs.symlink(&caller, ino, name, text).await,
-            Kind::Mknod => self.fs.mknod(&caller, ino, name, new).await,
+            Kind::Mkdir => self.fs().mkdir(&caller, ino, name, mode, 0).await,
+            Kind::Symlink => self.fs().symlink(&caller, ino, name, text).await,
+            Kind::Mknod => self.fs().mknod(&caller, ino, name, new).await,
             _ => {
                 let o_excl = 0o200;
-                let created = self.fs.create(&caller, ino, name, new, O_RDWR | o_excl).await;
+                let created = self.fs().create(&caller, ino, name, new, O_RDWR | o_excl).await;
                 created.map(|(attributes, opened)| {
                     handle = Some(opened.handle);
                     attributes
@@ -186,10 +193,10 @@ impl Driver {
         };
         let made = made.map(|attributes| attributes.ino);
         if let (Ok(made), Ok(id)) = (&made, wanted) {
-            self.fs.forget(*made, 1);
+            self.fs().forget(*made, 1);
             self.inos.insert(id, *made);
             if let Some(handle) = handle {
-                must("release", self.fs.release(*made, handle).await)?;
+                must("release", self.fs().release(*made, handle).await)?;
             }
         }
         same(made.map(drop), wanted.map(drop)).map(drop)
@@ -200,9 +207,9 @@ impl Driver {
             let nodes = self.reference.named(|_node| true);
             let id = pick(&nodes, op.a).unwrap_or(ROOT);
             let ((parent, to), name) = (self.a_directory(op.b), name(op.c));
-            let linked = self.fs.link(self.inos[&id], to, name).await.map(|found| found.ino);
+            let linked = self.fs().link(self.inos[&id], to, name).await.map(|found| found.ino);
             if let Ok(ino) = linked {
-                self.fs.forget(ino, 1);
+                self.fs().forget(ino, 1);
             }
             let wanted = self.reference.link(id, parent, name);
             return same(linked.map(drop), wanted).map(drop);
@@ -210,9 +217,9 @@ impl Driver {
         let (parent, ino, name) = self.a_name(op.a);
         let (removed, wanted) = match op.kind {
             Kind::Unlink => {
-                (self.fs.unlink(ino, &name).await, self.reference.unlink(parent, &name))
+                (self.fs().unlink(ino, &name).await, self.reference.unlink(parent, &name))
             }
-            _ => (self.fs.rmdir(ino, &name).await, self.reference.rmdir(parent, &name)),
+            _ => (self.fs().rmdir(ino, &name).await, self.reference.rmdir(parent, &name)),
         };
         same(removed, wanted).map(drop)
     }
@@ -226,7 +233,7 @@ impl Driver {
         let (from, from_ino, from_name) = self.a_name(op.a);
         let (to, to_ino, to_name) = self.a_name(op.b);
         let (source, target) = ((from_ino, from_name.as_slice()), (to_ino, to_name.as_slice()));
-        let renamed = self.fs.rename(&root_user(), source, target, mode.flags()).await;
+        let renamed = self.fs().rename(&root_user(), source, target, mode.flags()).await;
         let wanted = self.reference.rename((from, &from_name), (to, &to_name), mode);
         same(renamed, wanted).map(drop)
     }
@@ -240,15 +247,15 @@ impl Driver {
         }
         let files = self.reference.named(|node| node.kind == FileKind::File);
         let Some(id) = pick(&files, raw) else { return Ok(None) };
-        let opened = must("open", self.fs.open(&root_user(), self.inos[&id], O_RDWR).await)?;
+        let opened = must("open", self.fs().open(&root_user(), self.inos[&id], O_RDWR).await)?;
         Ok(Some((opened.handle, id, true)))
     }
 
     async fn close(&self, (handle, id, own): (HandleId, Id, bool)) -> Checked {
         if own {
             let ino = self.inos[&id];
-            must("flush", self.fs.flush(ino, handle).await)?;
-            must("release", self.fs.release(ino, handle).await)?;
+            must("flush", self.fs().flush(ino, handle).await)?;
+            must("release", self.fs().release(ino, handle).await)?;
         }
         Ok(())
     }
@@ -256,7 +263,8 @@ impl Driver {
     async fn content(&mut self, op: &Op) -> Checked {
         let Some(open) = self.open_file(op.a).await? else { return Ok(()) };
         let (handle, id, _own) = open;
-        let (ino, caller, fs) = (self.inos[&id], root_user(), self.fs.clone());
+        let (ino, caller) = (self.inos[&id], root_user());
+        let fs = self.mounted.as_ref().unwrap().1.clone();
         let size = self.reference.node(id).content.len();
         let (at, count) = (offset(op.b, size), length(op.c));
         let (at64, count64) = (at as u64, count as u64);
@@ -313,7 +321,7 @@ impl Driver {
         let count = length(op.c / 3 + op.d) * if op.d % 3 == 0 { 3 } else { 1 };
         let (source, target) =
             ((self.inos[&from.1], from.0, at as u64), (self.inos[&to.1], to.0, to_at as u64));
-        let copied = self.fs.copy_file_range(&root_user(), source, target, count as u64).await;
+        let copied = self.fs().copy_file_range(&root_user(), source, target, count as u64).await;
         let wanted = self.reference.copy((from.1, at), (to.1, to_at), count);
         same(copied, wanted.map(|count| u32::try_from(count).unwrap()))?;
         self.close(from).await?;
@@ -330,18 +338,18 @@ impl Driver {
             Kind::SetXattr => {
                 let (flags, value) =
                     (i32::try_from(op.c % 3).unwrap(), data(op.d, length(op.d) % 5000));
-                let set = self.fs.setxattr(&caller, ino, name, &value, flags).await;
+                let set = self.fs().setxattr(&caller, ino, name, &value, flags).await;
                 let wanted = self.reference.set_xattr(id, (name, &value), flags);
                 same(set, wanted).map(drop)
             }
             Kind::RemoveXattr => {
-                let removed = self.fs.removexattr(&caller, ino, name).await;
+                let removed = self.fs().removexattr(&caller, ino, name).await;
                 same(removed, self.reference.remove_xattr(id, name)).map(drop)
             }
             _ => {
                 let mode = u32::try_from(op.c % 0o10_000).unwrap();
                 let set = SetAttr { mode: Some(mode), ..SetAttr::default() };
-                let found = self.fs.setattr(&caller, ino, set).await.map(|found| found.mode);
+                let found = self.fs().setattr(&caller, ino, set).await.map(|found| found.mode);
                 self.reference.chmod(id, mode);
                 same(found, Ok(mode)).map(drop)
             }
@@ -363,7 +371,7 @@ impl Driver {
         let Some(id) = pick(&files, op.a) else { return Ok(()) };
         let truncates = op.kind == Kind::OpenTruncate;
         let flags = O_RDWR | if truncates { O_TRUNC } else { 0 };
-        let opened = must("open", self.fs.open(&root_user(), self.inos[&id], flags).await)?;
+        let opened = must("open", self.fs().open(&root_user(), self.inos[&id], flags).await)?;
         self.reference.open(id);
         if truncates {
             self.reference.truncate(id, 0);
@@ -374,19 +382,21 @@ impl Driver {
 
     async fn maintain(&mut self, op: &Op) -> Checked {
         match op.kind {
-            Kind::Sync => must("sync", self.volume.sync().await),
-            Kind::Checkpoint => must("checkpoint", self.volume.checkpoint().await),
+            Kind::Sync => must("sync", self.volume().sync().await),
+            Kind::Checkpoint => must("checkpoint", self.volume().checkpoint().await),
             Kind::Remount => self.remount().await,
             Kind::SyncAndKill => {
-                must("sync", self.volume.sync().await)?;
-                self.rig.kill(self.volume.clone()).await;
+                must("sync", self.volume().sync().await)?;
+                let (volume, fs) = self.mounted.take().unwrap();
+                drop(fs);
+                self.rig.kill(volume).await;
                 self.reopen().await
             }
             Kind::Wait => {
                 tokio::time::sleep(Duration::from_secs(1 + op.a % 90)).await;
                 Ok(())
             }
-            Kind::Repair => must("repair", self.volume.repair_run().await).map(drop),
+            Kind::Repair => must("repair", self.volume().repair_run().await).map(drop),
             Kind::LoseDisk => {
                 let index = usize::try_from(op.a % 2).unwrap();
                 self.lost[index] = true;
@@ -422,16 +432,21 @@ impl Driver {
         }
     }
 
+    async fn unmount(&mut self) -> Checked {
+        let (volume, _fs) = self.mounted.take().unwrap();
+        must("shutdown", volume.shutdown().await)
+    }
+
     async fn remount(&mut self) -> Checked {
-        must("shutdown", self.volume.shutdown().await)?;
+        self.unmount().await?;
         self.reopen().await
     }
 
     async fn reopen(&mut self) -> Checked {
         // What is behind is certain: the journal of the disks stays short.
         self.rig.machine.settle();
-        self.volume = must("open", self.rig.open().await)?;
-        self.fs = self.volume.fs();
+        let volume = must("open", self.rig.open().await)?;
+        self.mounted = Some((volume.clone(), volume.fs()));
         self.handles.clear();
         self.reference.close_all();
         Ok(())
