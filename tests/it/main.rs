@@ -6,8 +6,10 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 #![expect(clippy::disallowed_methods, reason = "real mounts run in real time, on real threads")]
 
+mod away;
 mod cli;
 mod compare;
+mod crash;
 mod model;
 mod posix;
 mod real;

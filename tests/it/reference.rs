@@ -10,6 +10,8 @@ pub(crate) type Id = u64;
 /// The root directory.
 pub(crate) const ROOT: Id = 0;
 
+const S_ISGID: u32 = 0o2000;
+
 pub(crate) type Result<T> = std::result::Result<T, Posix>;
 
 /// A file, directory or whatever.
@@ -89,6 +91,8 @@ impl Reference {
         self.next += 1;
         let is_dir = kind == FileKind::Directory;
         let links = 1 + u32::from(is_dir);
+        // A directory hands its set-group-id bit down (inode(7)).
+        let mode = mode | if is_dir { self.node(parent).mode & S_ISGID } else { 0 };
         let target = target.to_vec();
         self.nodes.insert(id, Node { links, target, ..node(kind, mode, parent) });
         let above = self.node_mut(parent);
