@@ -95,11 +95,10 @@ impl Placer for RingPlacer {
         let healthy: Vec<DiskId> =
             walk.iter().copied().filter(|disk| self.disks.get(*disk).is_some()).collect();
         let (k, n) = (usize::from(class.scheme.k()), usize::from(class.scheme.n()));
-        // One shard may be missing at least, as long as there are disks for more.
-        let least = (k + 1).min(walk.len()).max(k);
-        if healthy.len() < least {
+        // The writer asks for one shard more than k as long as there are disks for it.
+        if healthy.len() < k {
             return Err(Error::unavailable(format!(
-                "place a stripe of class {class}: {} disks are in use, {least} are needed",
+                "place a stripe of class {class}: {} disks are in use, {k} are needed",
                 healthy.len()
             )));
         }
