@@ -107,7 +107,8 @@ impl StripeWriter {
     /// disk, directories included. Rows are encoded as they fill: besides the segments it holds a few rows.
     /// May be cancelled: what was put is an orphan.
     ///
-    /// Errors: `NoSpace` when disks are full and too few others remain; `Unavailable` when fewer than k + 1
+    /// Errors: `Fenced` when the member list has changed since the target was made; `NoSpace` when disks are full and
+    /// too few others remain; `Unavailable` when fewer than k + 1
     /// shards (k where no more than k disks exist) can be made durable.
     pub async fn write(&self, target: Target, segments: Vec<NewSegment>) -> Result<Written> {
         let payload = Arc::new(Payload::seal(&self.cpu, target.class, segments).await?);
@@ -264,7 +265,9 @@ fn enough(target: &Target, progress: &Progress) -> Result<()> {
         return Ok(());
     }
     let full = progress.errors.iter().filter(|error| error.is(Posix::NoSpace)).count();
-    let kind = if good + full >= needed {
+    let kind = if progress.errors.iter().any(|error| error.kind() == ErrorKind::Fenced) {
+        ErrorKind::Fenced
+    } else if good + full >= needed {
         ErrorKind::Posix(Posix::NoSpace)
     } else {
         ErrorKind::Unavailable

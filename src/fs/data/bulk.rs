@@ -2,6 +2,7 @@
 
 use super::Data;
 use super::flush::{Snap, Snapshot};
+use crate::class::Class;
 use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::limits::{SEGMENT_BYTES, SEGMENTS_PER_CHUNK, STRIPE_PAYLOAD_BYTES_MAX};
 use crate::meta::command::{Answer, Command, FileUpdate, SegmentCommit, segment_address};
@@ -16,6 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 const SEGMENT: u64 = SEGMENT_BYTES as u64;
+/// How often a stripe is written before a member list that keeps changing is an error.
+const PUT_ATTEMPTS: u32 = 4;
 
 /// One segment of one of the snapshots.
 #[derive(Clone, Copy)]
@@ -129,10 +132,29 @@ async fn write<'s>(data: &Data, class: ClassId, members: Vec<Member<'s>>) -> Res
         let policy = data.meta.view()?.class(class)?;
         let policy =
             policy.ok_or_else(|| Error::corrupt(format!("class {class} is not defined")))?;
-        let target = data.placer.target(class, policy, Priority::Sync)?;
-        stripe.written = Some(data.writer.write(target, segments).await?);
+        stripe.written = Some(put(data, (class, policy), segments).await?);
     }
     Ok(stripe)
+}
+
+/// Writes one stripe. If the member list changes meanwhile it is written anew by the next one: a disk that is lost
+/// changes the list, and that must not fail who is writing at this moment.
+async fn put(
+    data: &Data,
+    (class, policy): (ClassId, Class),
+    segments: Vec<NewSegment>,
+) -> Result<Written> {
+    let mut attempt = 1;
+    loop {
+        let target = data.placer.target(class, policy, Priority::Sync)?;
+        match data.writer.write(target, segments.clone()).await {
+            Err(error) if error.kind() == ErrorKind::Fenced && attempt < PUT_ATTEMPTS => {
+                tracing::debug!(%error, "a stripe is written anew by the new member list");
+                attempt += 1;
+            }
+            written => return written,
+        }
+    }
 }
 
 /// The chunk that was looked at last: neighbours ask for the same one.
