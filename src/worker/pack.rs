@@ -255,12 +255,16 @@ impl HotSegment {
 
     /// Puts `below` under the hot bytes.
     fn lay_over(&mut self, below: &[u8]) {
-        let length = below.len().min(self.content.len());
-        let (Some(to), Some(from)) = (self.content.get_mut(..length), below.get(..length)) else {
-            return;
-        };
-        to.copy_from_slice(from);
+        self.lay_under(below);
         self.overlay();
+    }
+
+    /// Puts `below` at the start; hot bytes go over it later.
+    fn lay_under(&mut self, below: &[u8]) {
+        let length = below.len().min(self.content.len());
+        if let (Some(to), Some(from)) = (self.content.get_mut(..length), below.get(..length)) {
+            to.copy_from_slice(from);
+        }
     }
 
     /// Copies the hot bytes into the content, as far as they lie within it.
@@ -354,6 +358,10 @@ fn gather_chunk(view: &View, batch: &mut Batch, inode: &Inode, chunk: ChunkIndex
             hot: run.to_vec(),
             below: None,
         };
+        if (chunk.0, segment.0) == (0, 0) {
+            // The rest of a file that was small until now; the commit takes it out of the inode.
+            found.lay_under(&inode.inline);
+        }
         found.overlay();
         if !found.covered()
             && let Some(place) = whole.map.get(segment)
