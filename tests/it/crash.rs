@@ -103,7 +103,7 @@ fn notices(plant: Plant) {
 
 /// A file in stripes is written anew and synced.
 fn overwrite() -> Vec<Op> {
-    let op = |kind| Op { kind, file: 0, other: 0, offset: 0, length: 300_000 };
+    let op = |kind| Op { kind, file: 0, other: 0, offset: 0, length: 3_000_000 };
     [Kind::Create, Kind::Write, Kind::Sync, Kind::Write, Kind::Fsync].map(op).to_vec()
 }
 
