@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 const SEGMENT: u64 = SEGMENT_BYTES as u64;
-/// How often a stripe is written before a member list that keeps changing is an error.
+/// How often a stripe is written before disks that fail, or a member list that keeps changing, are an error.
 const PUT_ATTEMPTS: u32 = 4;
 
 /// One segment of one of the snapshots.
@@ -138,7 +138,8 @@ async fn write<'s>(data: &Data, class: ClassId, members: Vec<Member<'s>>) -> Res
 }
 
 /// Writes one stripe. If the member list changes meanwhile it is written anew by the next one: a disk that is lost
-/// changes the list, and that must not fail who is writing at this moment.
+/// changes the list, and that must not fail who is writing at this moment. The same goes for disks that fail under the
+/// stripe before anybody has noticed: those that are left may be enough.
 async fn put(
     data: &Data,
     (class, policy): (ClassId, Class),
@@ -148,8 +149,11 @@ async fn put(
     loop {
         let target = data.placer.target(class, policy, Priority::Sync)?;
         match data.writer.write(target, segments.clone()).await {
-            Err(error) if error.kind() == ErrorKind::Fenced && attempt < PUT_ATTEMPTS => {
-                tracing::debug!(%error, "a stripe is written anew by the new member list");
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Fenced | ErrorKind::Unavailable)
+                    && attempt < PUT_ATTEMPTS =>
+            {
+                tracing::debug!(%error, "a stripe is written anew on the disks that are left");
                 attempt += 1;
             }
             written => return written,
