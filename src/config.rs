@@ -141,7 +141,7 @@ impl Config {
     pub fn to_text(&self) -> Result<String> {
         let body = toml::to_string(self)
             .map_err(|error| Error::internal(format!("write the configuration: {error}")))?;
-        Ok(format!("# ironfs volume {}; see ironfs.toml(5)\n{body}", self.name))
+        Ok(format!("# ironfs volume {}; README explains the keys\n{body}", self.name))
     }
 
     fn validate(&self) -> Result<()> {
