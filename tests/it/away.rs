@@ -99,7 +99,7 @@ fn every_pair_of_disks_and_a_third() {
 /// Half of the pairs go while the volume is in use, half before.
 async fn pair(rig: &Rig, first: usize, second: usize) -> Checked {
     let away = |away| [first, second].map(|disk| rig.machine.set_offline(disk, away));
-    let live = (first + second) % 2 == 0;
+    let live = (first + second).is_multiple_of(2);
     if !live {
         away(true);
     }

@@ -171,7 +171,7 @@ fn oldest(record: &Record, at: usize, id: Id, state: usize) -> usize {
         Kind::Rename | Kind::Exchange => *number < state && moment.file == Some(id),
         _ => false,
     });
-    holds.map(|(number, _moment)| number + 1).last().unwrap_or(0)
+    holds.map(|(number, _moment)| number + 1).next_back().unwrap_or(0)
 }
 
 fn same_content(record: &Record, at: usize, (state, high): (usize, usize), tree: &Tree) -> Checked {

@@ -135,7 +135,7 @@ impl Driver {
             Kind::Open | Kind::OpenTruncate | Kind::Close => self.handles(op).await?,
             _ => self.maintain(op).await?,
         }
-        if self.steps % COMPARE_EVERY == 0 || matches!(op.kind, Kind::Remount | Kind::SyncAndKill) {
+        if self.steps.is_multiple_of(COMPARE_EVERY) || matches!(op.kind, Kind::Remount | Kind::SyncAndKill) {
             self.compare().await?;
         }
         Ok(())
@@ -159,7 +159,7 @@ impl Driver {
     fn a_name(&self, raw: u64) -> (Id, Ino, Vec<u8>) {
         let (id, ino) = self.a_directory(raw);
         let names: Vec<&Vec<u8>> = self.reference.node(id).entries.keys().collect();
-        let known = if raw % 5 == 0 { None } else { pick(&names, raw / 7) };
+        let known = if raw.is_multiple_of(5) { None } else { pick(&names, raw / 7) };
         (id, ino, known.cloned().unwrap_or_else(|| name(raw / 7).to_vec()))
     }
 
@@ -171,7 +171,7 @@ impl Driver {
         let kind = match op.kind {
             Kind::Mkdir => FileKind::Directory,
             Kind::Symlink => FileKind::Symlink,
-            Kind::Mknod if op.d % 2 == 0 => FileKind::Fifo,
+            Kind::Mknod if op.d.is_multiple_of(2) => FileKind::Fifo,
             _ => FileKind::File,
         };
         let new = NewFile { kind, mode, umask: 0, rdev: 0 };
@@ -241,7 +241,7 @@ impl Driver {
     /// A file, open: by a handle that is there, or by one of its own, which is then to be closed.
     async fn open_file(&mut self, raw: u64) -> Checked<Option<(HandleId, Id, bool)>> {
         if let Some((handle, id)) = pick(&self.handles, raw / 3)
-            && raw % 3 == 0
+            && raw.is_multiple_of(3)
         {
             return Ok(Some((handle, id, false)));
         }
@@ -278,7 +278,7 @@ impl Driver {
                 self.reference.write(id, at, &bytes);
             }
             Kind::Truncate => {
-                let handle = (op.d % 2 == 0).then_some(handle);
+                let handle = op.d.is_multiple_of(2).then_some(handle);
                 let set = SetAttr { size: Some(at64), handle, ..SetAttr::default() };
                 let found = fs.setattr(&caller, ino, set).await.map(|found| found.size);
                 same(found, Ok(at64))?;
@@ -293,7 +293,7 @@ impl Driver {
                 }
             }
             Kind::Punch | Kind::ZeroRange | Kind::Fallocate => {
-                let keeps = op.kind == Kind::Punch || op.d % 2 == 0;
+                let keeps = op.kind == Kind::Punch || op.d.is_multiple_of(2);
                 let work = match op.kind {
                     Kind::Punch => FALLOC_PUNCH_HOLE,
                     Kind::ZeroRange => FALLOC_ZERO_RANGE,
@@ -304,7 +304,7 @@ impl Driver {
                 let wanted = self.reference.fallocate(id, (at, count), (work != 0, keeps));
                 same(done, wanted)?;
             }
-            _ => must("fsync", fs.fsync(ino, handle, op.d % 2 == 0).await)?,
+            _ => must("fsync", fs.fsync(ino, handle, op.d.is_multiple_of(2)).await)?,
         }
         self.close(open).await
     }
@@ -315,10 +315,10 @@ impl Driver {
         let size = |id| self.reference.node(id).content.len();
         // Whole segments at equal places of segments are shared: often.
         let (mut at, mut to_at) = (offset(op.c, size(from.1)), offset(op.d, size(to.1)));
-        if op.c % 2 == 0 {
+        if op.c.is_multiple_of(2) {
             (at, to_at) = (at / 65_536 * 65_536, to_at / 65_536 * 65_536);
         }
-        let count = length(op.c / 3 + op.d) * if op.d % 3 == 0 { 3 } else { 1 };
+        let count = length(op.c / 3 + op.d) * if op.d.is_multiple_of(3) { 3 } else { 1 };
         let (source, target) =
             ((self.inos[&from.1], from.0, at as u64), (self.inos[&to.1], to.0, to_at as u64));
         let copied = self.fs().copy_file_range(&root_user(), source, target, count as u64).await;
@@ -333,7 +333,7 @@ impl Driver {
         let nodes = self.reference.named(|node| plain(node.kind));
         let id = pick(&nodes, op.a).unwrap_or(ROOT);
         let (ino, caller) = (self.inos[&id], root_user());
-        let name: &[u8] = if op.b % 2 == 0 { b"user.a" } else { b"user.b" };
+        let name: &[u8] = if op.b.is_multiple_of(2) { b"user.a" } else { b"user.b" };
         match op.kind {
             Kind::SetXattr => {
                 let (flags, value) =

@@ -130,7 +130,7 @@ pub(super) fn offset(raw: u64, size: usize) -> usize {
         0..9 => MARKS[usize::try_from(raw % 32).unwrap()],
         9..15 => size,
         15..18 => size / 2,
-        18 if raw / 300 % 24 == 0 => CHUNK,
+        18 if (raw / 300).is_multiple_of(24) => CHUNK,
         _ => return usize::try_from(raw * 7919 % SIZE_MAX).unwrap(),
     };
     usize::try_from((mark + near).saturating_sub(1)).unwrap()
@@ -150,7 +150,7 @@ pub(super) fn length(raw: u64) -> usize {
 /// Bytes that differ from write to write; one in three is easy to compress.
 pub(super) fn data(raw: u64, length: usize) -> Vec<u8> {
     let mut rng = SimRng::new(raw);
-    if raw % 3 == 0 {
+    if raw.is_multiple_of(3) {
         let word = rng.next().to_le_bytes();
         return word.iter().copied().cycle().take(length).collect();
     }
