@@ -83,9 +83,9 @@ fn verify(mnt: &Path, done: &Acknowledged) {
         let version: u64 = current.trim_start_matches('0').parse().unwrap();
         assert!(version >= renamed, "version {version} of {renamed}");
     }
-    let left = fs::read_dir(mnt).unwrap().filter(|entry| {
-        entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("gone")
-    });
+    let left = fs::read_dir(mnt)
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("gone"));
     assert!(left.count() <= 1, "unlinked files come back");
 }
 

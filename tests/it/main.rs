@@ -3,13 +3,21 @@
     unreachable_pub,
     reason = "the simulated disk is a module of the library's own tests too"
 )]
-#![expect(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests may panic, and say how much they did"
+)]
 #![expect(clippy::disallowed_methods, reason = "real mounts run in real time, on real threads")]
 
 mod away;
 mod cli;
 mod compare;
+mod corrupt;
 mod crash;
+mod kill;
+mod loss;
 mod model;
 mod posix;
 mod real;

@@ -52,7 +52,17 @@ impl Volume {
         arguments.push("--disk".to_owned());
         arguments.extend(volume.disks.iter().map(|disk| disk.display().to_string()));
         succeed(ironfs().args(arguments));
+        // Disks that a test has taken away do not come while it mounts.
+        volume.set_limit("disk_wait_s", 10, 0);
         volume
+    }
+
+    /// Changes a limit in the configuration from its default.
+    pub(crate) fn set_limit(&self, name: &str, default: u32, value: u32) {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        let (old, new) = (format!("{name} = {default}\n"), format!("{name} = {value}\n"));
+        assert!(text.contains(&old), "no {old} in {text}");
+        std::fs::write(self.config(), text.replace(&old, &new)).unwrap();
     }
 
     pub(crate) fn config(&self) -> PathBuf {

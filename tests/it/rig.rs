@@ -165,7 +165,7 @@ impl Budget {
     /// of histories, `IRONFS_SEED` the first seed (and then it is one history).
     pub(crate) fn new(name: &'static str, seconds: u64) -> Self {
         let (seed, soak) = (number("IRONFS_SEED"), number("IRONFS_SOAK_SECS"));
-        let cases = number("IRONFS_CASES").or(seed.filter(|_| soak.is_none()).map(|_| 1));
+        let cases = number("IRONFS_CASES").or_else(|| seed.filter(|_| soak.is_none()).map(|_| 1));
         let time = if cases.is_some() { u64::MAX } else { soak.unwrap_or(seconds) };
         let time = Duration::from_secs(time);
         Self { name, started: real_now(), time, cases, first: seed.unwrap_or(1) }

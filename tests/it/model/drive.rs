@@ -135,7 +135,9 @@ impl Driver {
             Kind::Open | Kind::OpenTruncate | Kind::Close => self.handles(op).await?,
             _ => self.maintain(op).await?,
         }
-        if self.steps.is_multiple_of(COMPARE_EVERY) || matches!(op.kind, Kind::Remount | Kind::SyncAndKill) {
+        if self.steps.is_multiple_of(COMPARE_EVERY)
+            || matches!(op.kind, Kind::Remount | Kind::SyncAndKill)
+        {
             self.compare().await?;
         }
         Ok(())
