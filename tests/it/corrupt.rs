@@ -22,6 +22,8 @@ fn files_below(dir: &Path, found: &mut Vec<PathBuf>) {
 fn shards(disk: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     files_below(&disk.join("shards"), &mut found);
+    // What an earlier round has emptied cannot be damaged further.
+    found.retain(|path| fs::metadata(path).is_ok_and(|meta| meta.len() > 0));
     found
 }
 

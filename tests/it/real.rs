@@ -92,8 +92,18 @@ impl Volume {
         command
     }
 
+    /// Unmounts. A child that another test is just starting holds this test's files open until it runs its program, so
+    /// the mount may be busy for a moment.
     pub(crate) fn umount(&self) {
-        succeed(ironfs().arg("umount").arg(self.mnt()));
+        let start = Instant::now();
+        let mut command = ironfs();
+        command.arg("umount").arg(self.mnt());
+        while !command.output().unwrap().status.success() {
+            if start.elapsed() > Duration::from_secs(2) {
+                succeed(&mut command);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     pub(crate) fn remount(&self) {

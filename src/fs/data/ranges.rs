@@ -49,10 +49,20 @@ impl Data {
         set: SetAttributes,
     ) -> Result<()> {
         let _gate = Self::gate(node).await;
-        let size = node.locked().size;
+        let (size, committed) = {
+            let meta = node.locked();
+            (meta.size, meta.inode.size)
+        };
         let end = (offset + length).min(size);
         if offset >= end {
             return Ok(());
+        }
+        if size > committed {
+            // The dirty data that goes may be all that would have brought the size along.
+            let set = SetAttributes::default();
+            let extend = Command::Truncate { ino: node.ino, size, set };
+            let (inode, position) = self.propose_inode(extend).await?;
+            node.install(inode, position);
         }
         let whole_end = if end == size { end.div_ceil(SEGMENT) } else { end / SEGMENT };
         let whole = offset.div_ceil(SEGMENT)..whole_end;
