@@ -75,7 +75,6 @@ fn told(what: &str) -> impl Fn(Error) -> String {
 }
 
 #[test]
-#[ignore = "has not been seen to pass yet since the placer was mended; run it by name"]
 fn every_pair_of_disks_and_a_third() {
     let rig = Rig::new(1, DISKS);
     run(async {

@@ -113,13 +113,11 @@ fn notices_file_syncs_that_do_nothing() {
 }
 
 #[test]
-#[ignore = "has not been seen to end yet; run it by name"]
 fn notices_directory_syncs_that_do_nothing() {
     notices(Plant::Skip(Call::SyncDir));
 }
 
 #[test]
-#[ignore = "has not been seen to end yet; run it by name"]
 fn notices_shards_that_go_too_early() {
     notices(Plant::Reclaim);
 }
