@@ -370,7 +370,7 @@ fn a_mount_right_after_an_unmount_waits_for_the_old_server() {
         fs::write(&path, pattern(round, 3_000_000)).unwrap();
         // As umount(8) without a helper: it returns while the server still writes.
         let flags = rustix::mount::UnmountFlags::empty();
-        crate::real::wait("an unmount", || rustix::mount::unmount(volume.mnt(), flags).is_ok());
+        wait("an unmount", || rustix::mount::unmount(volume.mnt(), flags).is_ok());
     }
     volume.mount();
     assert_eq!(fs::read(volume.mnt().join("file")).unwrap(), pattern(4, 3_000_000));
