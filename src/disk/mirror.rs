@@ -125,6 +125,12 @@ impl MirrorFile {
         let mut sector = [0; SECTOR_BYTES];
         file.read(0, &mut sector).map_err(context)?;
         let header = open_header(&sector).map_err(context)?;
+        // redb makes a file shorter only behind the header that says so; it panics over one that was cut off.
+        let told = layout::told_bytes(&header).map_err(|error| context(error.into()))?;
+        if count * PAGE < told {
+            let context_of = format!("it has {} bytes, its header tells of {told}", count * PAGE);
+            return Err(context(Error::corrupt(context_of)));
+        }
         let mut sums = Sums::default();
         sums.resize(count);
         let mut page = vec![0; PAGE_BYTES];

@@ -2,6 +2,7 @@
 #![deny(clippy::indexing_slicing)]
 
 use crate::error::{Error, Result};
+use crate::format::{Decoded, FormatError, Reader};
 use crate::sum::xxh3;
 use std::collections::BTreeSet;
 
@@ -187,4 +188,23 @@ impl Sums {
     fn index(page: u64) -> Option<usize> {
         usize::try_from(page.checked_sub(1)?).ok()
     }
+}
+
+/// Bytes of a redb file as its header tells them: a page for the header, then regions of header and data pages, the last
+/// of which may be partial (redb 4, docs/design.md). 0 for what is no header of redb.
+pub(super) fn told_bytes(header: &Header) -> Decoded<u64> {
+    let mut reader = Reader::new(header);
+    if reader.take(12)?.get(..4) != Some(b"redb".as_slice()) {
+        return Ok(0);
+    }
+    let mut next = || reader.u32().map(u64::from);
+    let (page, region_header, region_data) = (next()?, next()?, next()?);
+    let (full, partial) = (next()?, next()?);
+    let partial = if partial == 0 { 0 } else { region_header + partial };
+    let pages = (region_header + region_data)
+        .checked_mul(full)
+        .and_then(|pages| pages.checked_add(partial));
+    let bytes =
+        pages.and_then(|pages| pages.checked_add(1)).and_then(|pages| pages.checked_mul(page));
+    bytes.ok_or(FormatError::Invalid("layout of the state"))
 }

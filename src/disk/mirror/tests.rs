@@ -309,6 +309,28 @@ fn swapped_and_cut_pages_are_found() {
     }
 }
 
+/// redb itself panics over a file that ends before its own header says.
+#[test]
+fn a_database_that_was_cut_off_is_refused() {
+    let world = World::new(1);
+    let mirror = world.create();
+    let db = database(&mirror).unwrap();
+    for number in 0..60 {
+        step(&db, number, durability(number)).unwrap();
+    }
+    drop((db, mirror));
+    let whole = world.machine.contents(0, FILE).unwrap().len() as u64;
+    assert!(database(&world.open(0).unwrap()).is_ok());
+    for cut in [1, PAGE, 10 * PAGE, whole / 2] {
+        world.machine.truncate(0, FILE, whole - cut);
+        assert_eq!(
+            world.open(0).map(drop).map_err(|error| error.kind()),
+            Err(ErrorKind::Corrupt),
+            "{cut}"
+        );
+    }
+}
+
 #[test]
 fn a_replica_that_fails_is_dead_and_the_others_go_on() {
     for call in [Call::Write, Call::SyncData, Call::SetLen] {
