@@ -26,6 +26,8 @@ const REQUESTS_MAX: usize = 64 * 1024;
 const FAILURES_MAX: usize = 100;
 /// Disks that are tried for one shard.
 const TRIES: usize = 3;
+/// How often a shard is begun whose member list changes before it is complete.
+const FENCED_TRIES: usize = 5;
 
 /// How closely shards are looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -202,8 +204,7 @@ impl Repair {
         let mut last = Error::unavailable("no disk can take it: each holds a shard of the stripe");
         for (node, disk) in self.targets(&record, from, found)?.into_iter().take(TRIES) {
             let Some(claim) = self.shards.claim(disk, key) else { continue };
-            let to = (node, disk);
-            match self.reader.rebuild_shard(&record, index, to, Priority::Background).await {
+            match self.rebuild(&record, index, (node, disk)).await {
                 Ok(root) => {
                     let command = Command::PlaceShard { stripe: id, index, from, disk, root };
                     return self.place(command, &claim, (disk, key), &record).await;
@@ -212,6 +213,22 @@ impl Repair {
             }
         }
         Err(last)
+    }
+
+    /// Puts one shard on a disk; anew when the member list changes under it, which refuses what began before.
+    async fn rebuild(
+        &self,
+        record: &StripeRecord,
+        index: ShardIndex,
+        to: (NodeId, DiskId),
+    ) -> Result<[u8; 32]> {
+        for _try in 1..FENCED_TRIES {
+            match self.reader.rebuild_shard(record, index, to, Priority::Background).await {
+                Err(error) if error.kind() == ErrorKind::Fenced => {}
+                result => return result,
+            }
+        }
+        self.reader.rebuild_shard(record, index, to, Priority::Background).await
     }
 
     /// Commits a shard that is on its new disk, and removes the one that it replaces.

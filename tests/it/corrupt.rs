@@ -139,7 +139,7 @@ fn log_and_state_of_two_disks_damaged_between_mounts() {
         fs::write(volume.mnt().join(format!("f{number}")), &content).unwrap();
     }
     volume.umount();
-    for how in [Damage::Flip(5000), Damage::Zero(4096), Damage::Empty] {
+    for how in [Damage::Flip(5000), Damage::Zero(4096), Damage::Truncate, Damage::Empty] {
         for disk in 0..2 {
             for folder in ["log", "meta"] {
                 let mut files = Vec::new();
