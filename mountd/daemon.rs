@@ -18,6 +18,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// Dead mounts that may lie on each other on one directory.
+const DEAD_MOUNTS_MAX: usize = 64;
 /// Open files that a mount may need: shards, log files, sockets.
 const OPEN_FILES_MAX: u64 = 1_048_576;
 /// How long another server may take to say that it serves the volume.
@@ -199,10 +201,16 @@ fn unmount_for_signal(request: &ServeRequest) {
 
 /// A mount point whose server died answers ENOTCONN: it is detached so that the new mount does not lie over it.
 fn detach_dead_mount(directory: &Path) {
-    let dead = std::fs::metadata(directory)
-        .is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN));
-    if dead && let Err(error) = mount::unmount(directory, true) {
-        tracing::warn!("a dead mount is in the way: {error}");
+    // The kernel answers a stat of the root from its cache even when the server is gone; statfs always asks.
+    let is_dead = || matches!(rustix::fs::statfs(directory), Err(rustix::io::Errno::NOTCONN));
+    for _mount in 0..DEAD_MOUNTS_MAX {
+        if !is_dead() {
+            return;
+        }
+        if let Err(error) = mount::unmount(directory, true) {
+            tracing::warn!("a dead mount is in the way: {error}");
+            return;
+        }
     }
 }
 

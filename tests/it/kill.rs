@@ -117,6 +117,9 @@ fn what_was_fsynced_survives_kill_9() {
         }
     }
     volume.umount();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let left = mounts.contains(&*volume.mnt().to_string_lossy());
+    assert!(!left, "the mounts of killed servers were detached");
     volume.fsck();
 }
 
