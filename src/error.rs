@@ -1,6 +1,7 @@
 //! The one error type: a kind for each thing that a caller can do next, plus what was being done.
 #![warn(missing_docs)]
 
+use crate::types::FileKind;
 use std::fmt;
 
 /// Result with ironfs's error.
@@ -104,6 +105,19 @@ impl Posix {
     /// The error with this stored code.
     pub fn from_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|posix| *posix as u8 == code)
+    }
+
+    /// What an operation on file content answers for an inode that is no regular file.
+    pub const fn unless_file(kind: FileKind) -> Result<(), Self> {
+        match kind {
+            FileKind::File => Ok(()),
+            FileKind::Directory => Err(Self::IsDirectory),
+            FileKind::Symlink
+            | FileKind::Fifo
+            | FileKind::Socket
+            | FileKind::CharDevice
+            | FileKind::BlockDevice => Err(Self::Invalid),
+        }
     }
 
     /// The code under which the error is stored and sent.

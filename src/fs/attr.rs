@@ -76,16 +76,11 @@ impl Fs {
         size: u64,
         set: SetAttributes,
     ) -> Result<()> {
-        match node.kind() {
-            FileKind::File if size <= FILE_BYTES_MAX => self.data.truncate(node, size, set).await,
-            FileKind::File => Err(Posix::FileTooBig.into()),
-            FileKind::Directory => Err(Posix::IsDirectory.into()),
-            FileKind::Symlink
-            | FileKind::Fifo
-            | FileKind::Socket
-            | FileKind::CharDevice
-            | FileKind::BlockDevice => Err(Posix::Invalid.into()),
+        Posix::unless_file(node.kind())?;
+        if size > FILE_BYTES_MAX {
+            return Err(Posix::FileTooBig.into());
         }
+        self.data.truncate(node, size, set).await
     }
 
     async fn change_attributes(

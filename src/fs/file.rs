@@ -308,15 +308,8 @@ impl Fs {
     /// The regular file that an operation means.
     fn file_of(&self, ino: Ino, handle: HandleId) -> Result<Arc<Node>> {
         let node = self.node_of(ino, Some(handle))?;
-        match node.kind() {
-            FileKind::File => Ok(node),
-            FileKind::Directory => Err(Posix::IsDirectory.into()),
-            FileKind::Symlink
-            | FileKind::Fifo
-            | FileKind::Socket
-            | FileKind::CharDevice
-            | FileKind::BlockDevice => Err(Posix::Invalid.into()),
-        }
+        Posix::unless_file(node.kind())?;
+        Ok(node)
     }
 }
 

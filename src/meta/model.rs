@@ -137,15 +137,8 @@ fn existing(txn: &Txn<'_>, ino: Ino) -> Result<Inode> {
 /// A regular file that must be there.
 fn file(txn: &Txn<'_>, ino: Ino) -> Result<Inode> {
     let inode = existing(txn, ino)?;
-    match inode.kind {
-        FileKind::File => Ok(inode),
-        FileKind::Directory => Err(Posix::IsDirectory.into()),
-        FileKind::Symlink
-        | FileKind::Fifo
-        | FileKind::Socket
-        | FileKind::CharDevice
-        | FileKind::BlockDevice => Err(Posix::Invalid.into()),
-    }
+    Posix::unless_file(inode.kind)?;
+    Ok(inode)
 }
 
 /// Stores an inode and answers with it.
