@@ -8,6 +8,7 @@ use clap::Parser;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::PathBuf;
+use tracing::level_filters::LevelFilter;
 
 /// Serve one mount of a volume in the foreground.
 #[derive(Debug, Parser)]
@@ -35,7 +36,7 @@ impl Serve {
     pub(super) fn run(self) -> Result<()> {
         // Only how `ps` shows the process: nothing depends on it.
         rustix::thread::set_name(c"ironfs-mountd").unwrap_or_default();
-        start_logging();
+        start_logging(LevelFilter::INFO);
         let served = self.serve();
         if self.detached
             && let Err(error) = &served
@@ -76,10 +77,10 @@ fn report(line: &str) {
     drop(writeln!(stdout, "{}", line.replace('\n', " ")).and_then(|()| stdout.flush()));
 }
 
-/// Log lines go to stderr; `RUST_LOG` chooses what is shown.
-pub(super) fn start_logging() {
+/// Log lines go to stderr; `RUST_LOG` chooses what is shown instead of `level` and what is worse.
+pub(super) fn start_logging(level: LevelFilter) {
     let filter = tracing_subscriber::EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
+        .with_default_directive(level.into())
         .from_env_lossy();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -7,6 +7,7 @@ use crate::mountd::daemon::{self, ServeRequest};
 use crate::mountd::options::MountOptions;
 use clap::Args;
 use std::path::{Path, PathBuf};
+use tracing::level_filters::LevelFilter;
 
 /// Directories of a volume made by `up`.
 const DISKS: usize = 6;
@@ -44,7 +45,8 @@ impl Up {
             options.allow_other &= user_allow_other();
         }
         make_mount_point(&self.directory)?;
-        serve::start_logging();
+        // Its output is for somebody who tries it for the first time: trouble only.
+        serve::start_logging(LevelFilter::WARN);
         let directory = paths::absolute(&self.directory)?;
         let request = ServeRequest {
             socket: paths::socket(&config.name),
