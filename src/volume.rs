@@ -300,6 +300,9 @@ fn open_options(limits: &Limits, read_only: bool) -> OpenOptions {
         read_only,
         cache_bytes: bytes(limits.metadata_cache_mib),
         segment_bytes: u64::from(limits.log_segment_mib) * MIB,
+        flush_every: Duration::from_millis(limits.log_flush_ms.into()),
+        checkpoint_every: Duration::from_secs(limits.checkpoint_s.into()),
+        checkpoint_bytes: u64::from(limits.checkpoint_mib) * MIB,
         ..OpenOptions::default()
     }
 }

@@ -447,3 +447,25 @@ fn import_trees_expand() {
     check("fs::{Fs, data::{A, B}, x as y}", &["fs::Fs", "fs::data::A", "fs::data::B", "fs::x"]);
     check("disk::{\n    self, Disk,\n}", &["disk::self", "disk::Disk"]);
 }
+
+#[test]
+fn no_limit_of_the_configuration_does_nothing() {
+    let sources = product();
+    let config = sources.iter().find(|source| source.module == "config").unwrap();
+    let (_before, limits) = config.text.split_once("pub struct Limits {").unwrap();
+    let (limits, _after) = limits.split_once("\n}").unwrap();
+    let names: Vec<&str> = limits
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(':'))
+        .map(|(name, _type)| name)
+        .collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names {
+        let used = sources.iter().any(|source| {
+            !source.test
+                && source.module != "config"
+                && code(source).contains(&format!("limits.{name}"))
+        });
+        assert!(used, "nothing reads limits.{name}");
+    }
+}
