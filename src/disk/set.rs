@@ -43,7 +43,7 @@ pub struct DiskStatus {
     pub state: DiskState,
     /// Errors that it answered with since the process started (a full device is none).
     pub errors: u64,
-    /// Whether it ran out of space a short while ago: placement prefers others for new shards.
+    /// Whether it is out of space, far beyond the reserve: new shards go to others.
     pub full: bool,
 }
 
@@ -67,7 +67,7 @@ struct Slot {
 
 /// A disk counts as full until this share of it is free again ...
 const ROOM_SHARE: u64 = 64;
-/// ... or this much, whichever is less: enough for a few stripes, so the hint does not flap.
+/// ... or this much, whichever is less: enough for a few stripes. It is full below half of that, so it does not flap.
 const ROOM_BYTES: u64 = 256 * 1024 * 1024;
 
 impl DiskSet {
@@ -106,7 +106,7 @@ impl DiskSet {
         self.read().iter().map(status).collect()
     }
 
-    /// Whether the disk ran out of space a short while ago.
+    /// Whether the disk is out of space.
     pub fn is_full(&self, disk: DiskId) -> bool {
         self.read().get(&disk).is_some_and(|slot| slot.full)
     }
@@ -173,10 +173,15 @@ impl DiskSet {
         before.into_iter().for_each(retire);
     }
 
-    /// Takes note of free space that was just measured: ends the state "full" once there is room again.
+    /// Takes note of free space that was just measured: begins the state "full" when hardly any is left, whoever took
+    /// it, and ends it once there is room again.
     pub fn note_space(&self, disk: DiskId, space: Space) {
-        let room = space.free_bytes >= (space.total_bytes / ROOM_SHARE).min(ROOM_BYTES);
-        if !room || !self.is_full(disk) {
+        let room = (space.total_bytes / ROOM_SHARE).min(ROOM_BYTES);
+        if space.free_bytes < room / 2 {
+            let left = format!("{} bytes are free", space.free_bytes);
+            return self.note_full(disk, &Error::new(ErrorKind::Posix(Posix::NoSpace), left));
+        }
+        if space.free_bytes < room || !self.is_full(disk) {
             return;
         }
         if let Some(slot) = self.write().get_mut(&disk) {

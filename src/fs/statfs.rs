@@ -28,6 +28,9 @@ pub trait SpaceSource: Send + Sync + Debug {
     /// Room for data of `class`.
     fn space(&self, class: ClassId) -> SpaceForClass;
 
+    /// Takes note of a stripe that was put: its room is taken before the disks are looked at again.
+    fn note_put(&self, payload_bytes: u64);
+
     /// Whether each shard of a stripe of `class` finds a disk of its own.
     fn can_place(&self, class: &Class) -> bool;
 }

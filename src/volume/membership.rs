@@ -104,10 +104,11 @@ impl Placer for RingPlacer {
         }
         let roomy: Vec<DiskId> =
             healthy.iter().copied().filter(|disk| !self.disks.is_full(*disk)).collect();
-        if roomy.len() < n.min(healthy.len()) {
+        // Full disks are passed over like lost ones; the writer asks for as many shards as there are disks for.
+        let passed_over = healthy.len() - roomy.len();
+        if roomy.len() < k || (roomy.len() < n && passed_over > n - k) {
             let context = format!(
-                "place a stripe of class {class}: {} of {} disks in use are full",
-                healthy.len() - roomy.len(),
+                "place a stripe of class {class}: {passed_over} of {} disks in use are full",
                 healthy.len()
             );
             return Err(Error::new(crate::error::ErrorKind::Posix(Posix::NoSpace), context));

@@ -13,26 +13,39 @@ pub(super) struct Share {
     pub(super) free_bytes: u64,
     /// Kept for repair, cleaning and deletion.
     pub(super) reserved_bytes: u64,
+    /// Out of space far beyond the reserve: something else than this volume's data has filled the disk.
+    pub(super) full: bool,
 }
 
 /// The share of each disk: those on one device divide it evenly, so that its space counts once.
-pub(super) fn shares(spaces: &[Space], reserve_percent: u32) -> Vec<Share> {
+/// Each space comes with whether its disk is full.
+pub(super) fn shares(spaces: &[(Space, bool)], reserve_percent: u32) -> Vec<Share> {
     let mut on_device: BTreeMap<u64, u64> = BTreeMap::new();
-    for space in spaces {
+    for (space, _full) in spaces {
         *on_device.entry(space.device).or_default() += 1;
     }
     spaces
         .iter()
-        .map(|space| {
+        .map(|(space, full)| {
             let neighbours = on_device.get(&space.device).copied().unwrap_or(1);
             let total_bytes = space.total_bytes / neighbours;
             Share {
                 total_bytes,
                 free_bytes: space.free_bytes / neighbours,
                 reserved_bytes: total_bytes / 100 * u64::from(reserve_percent),
+                full: *full,
             }
         })
         .collect()
+}
+
+/// The shares that new stripes of `scheme` use. Full disks are passed over like lost ones, as long as the scheme
+/// survives the loss of so many.
+pub(super) fn usable(shares: &[Share], scheme: Scheme) -> Vec<Share> {
+    let roomy: Vec<Share> = shares.iter().copied().filter(|share| !share.full).collect();
+    let passed_over = shares.len() - roomy.len();
+    let enough = roomy.len() >= usize::from(scheme.k()) && passed_over <= usize::from(scheme.m());
+    if enough { roomy } else { shares.to_vec() }
 }
 
 /// Payload bytes that fit when disk i has room for `rooms[i]` bytes of shards. Each stripe takes n different
@@ -64,7 +77,7 @@ pub(super) fn payload_capacity(rooms: &[u64], scheme: Scheme) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Share, payload_capacity, shares};
+    use super::{Share, payload_capacity, shares, usable};
     use crate::disk::Space;
     use crate::erasure::Scheme;
 
@@ -90,8 +103,23 @@ mod tests {
     fn a_shared_device_counts_once() {
         let space = Space { total_bytes: 1000, free_bytes: 600, device: 1 };
         let other = Space { device: 2, ..space };
-        let half = Share { total_bytes: 500, free_bytes: 300, reserved_bytes: 25 };
-        let whole = Share { total_bytes: 1000, free_bytes: 600, reserved_bytes: 50 };
-        assert_eq!(shares(&[space, space, other], 5), [half, half, whole]);
+        let half = Share { total_bytes: 500, free_bytes: 300, reserved_bytes: 25, full: false };
+        let whole = Share { total_bytes: 1000, free_bytes: 600, reserved_bytes: 50, full: true };
+        assert_eq!(
+            shares(&[(space, false), (space, false), (other, true)], 5),
+            [half, half, whole]
+        );
+    }
+
+    #[test]
+    fn full_disks_are_passed_over_like_lost_ones() {
+        let four_two = Scheme::ReedSolomon { k: 4, m: 2 };
+        let roomy = Share { total_bytes: 100, free_bytes: 50, reserved_bytes: 5, full: false };
+        let full = Share { free_bytes: 0, full: true, ..roomy };
+        assert_eq!(usable(&[full, full, roomy, roomy, roomy, roomy], four_two), [roomy; 4]);
+        let three_full = [full, full, full, roomy, roomy, roomy];
+        assert_eq!(usable(&three_full, four_two), three_full);
+        let three_of_eight = [full, full, full, roomy, roomy, roomy, roomy, roomy];
+        assert_eq!(usable(&three_of_eight, four_two), three_of_eight);
     }
 }

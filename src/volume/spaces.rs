@@ -1,6 +1,6 @@
 //! How much room each class has, as of the last look at the disks.
 
-use super::space::{Share, payload_capacity, shares};
+use super::space::{Share, payload_capacity, shares, usable};
 use crate::class::Class;
 use crate::disk::Space;
 use crate::disk::set::DiskSet;
@@ -12,6 +12,7 @@ use crate::meta::store::Totals;
 use crate::types::{ClassId, DiskId};
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,17 +26,22 @@ pub(super) struct Spaces {
     meta: MetaClient,
     reserve_percent: u32,
     known: Mutex<Known>,
+    /// Payload bytes of the stripes that this mount has put.
+    put_bytes: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Known {
+    /// `put_bytes` that the last look has surely seen on the disks.
+    put_bytes: u64,
     disks: BTreeMap<DiskId, Space>,
     classes: BTreeMap<ClassId, SpaceForClass>,
 }
 
 impl Spaces {
     pub(super) fn new(disks: Arc<DiskSet>, meta: MetaClient, reserve_percent: u32) -> Self {
-        Self { disks, meta, reserve_percent, known: Mutex::default() }
+        let put_bytes = AtomicU64::new(0);
+        Self { disks, meta, reserve_percent, known: Mutex::default(), put_bytes }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -44,6 +50,7 @@ impl Spaces {
 
     /// Looks at all disks and computes the room of each class anew.
     pub(super) async fn refresh(&self) -> Result<()> {
+        let put_bytes = self.put_bytes.load(Ordering::SeqCst);
         let ask = self.disks.healthy().into_iter().map(|handle| async move {
             let disk = Arc::clone(&handle.disk);
             let answer = handle.queue.run_background(move || disk.space());
@@ -58,12 +65,18 @@ impl Spaces {
         }
         let view = self.meta.view()?;
         let totals = view.totals()?;
-        let list: Vec<Space> = spaces.values().copied().collect();
-        let shares = shares(&list, self.reserve_percent);
+        let shares = self.shares_of(&spaces);
         let classes = view.classes()?.into_iter();
         let classes = classes.map(|(id, class)| (id, room(&shares, class.scheme, &totals)));
-        *self.known() = Known { disks: spaces, classes: classes.collect() };
+        let classes = classes.collect();
+        *self.known() = Known { put_bytes, disks: spaces, classes };
         Ok(())
+    }
+
+    fn shares_of(&self, spaces: &BTreeMap<DiskId, Space>) -> Vec<Share> {
+        let list: Vec<(Space, bool)> =
+            spaces.iter().map(|(disk, space)| (*space, self.disks.is_full(*disk))).collect();
+        shares(&list, self.reserve_percent)
     }
 
     /// Room of a class that was defined since the last look.
@@ -80,8 +93,8 @@ impl Spaces {
 
     /// Shares of all disks, in order of their numbers.
     pub(super) fn shares(&self) -> Vec<Share> {
-        let list: Vec<Space> = self.known().disks.values().copied().collect();
-        shares(&list, self.reserve_percent)
+        let spaces = self.known().disks.clone();
+        self.shares_of(&spaces)
     }
 }
 
@@ -89,23 +102,38 @@ impl Spaces {
 fn room(shares: &[Share], scheme: Scheme, totals: &Totals) -> SpaceForClass {
     // What is in the delete queue comes back by itself.
     let returning = totals.dead_bytes / (shares.len() as u64).max(1);
-    let capacity = |room: &dyn Fn(&Share) -> u64| {
+    let capacity = |shares: &[Share], room: &dyn Fn(&Share) -> u64| {
         let rooms: Vec<u64> = shares.iter().map(room).collect();
         payload_capacity(&rooms, scheme)
     };
     let free = |share: &Share| (share.free_bytes + returning).min(share.total_bytes);
+    let usable = usable(shares, scheme);
     SpaceForClass {
-        total_bytes: capacity(&|share| share.total_bytes),
-        free_bytes: capacity(&free),
-        available_bytes: capacity(&|share| free(share).saturating_sub(share.reserved_bytes))
-            .saturating_sub(totals.reserved_bytes),
+        total_bytes: capacity(shares, &|share| share.total_bytes),
+        free_bytes: capacity(&usable, &free),
+        available_bytes: capacity(&usable, &|share| {
+            free(share).saturating_sub(share.reserved_bytes)
+        })
+        .saturating_sub(totals.reserved_bytes),
     }
 }
 
 impl SpaceSource for Spaces {
     fn space(&self, class: ClassId) -> SpaceForClass {
-        let known = self.known().classes.get(&class).copied();
-        known.or_else(|| self.new_class(class)).unwrap_or_default()
+        let (known, seen) = {
+            let known = self.known();
+            (known.classes.get(&class).copied(), known.put_bytes)
+        };
+        let mut space = known.or_else(|| self.new_class(class)).unwrap_or_default();
+        // What was put since the disks were looked at.
+        let put_bytes = self.put_bytes.load(Ordering::SeqCst).saturating_sub(seen);
+        space.free_bytes = space.free_bytes.saturating_sub(put_bytes);
+        space.available_bytes = space.available_bytes.saturating_sub(put_bytes);
+        space
+    }
+
+    fn note_put(&self, payload_bytes: u64) {
+        self.put_bytes.fetch_add(payload_bytes, Ordering::SeqCst);
     }
 
     fn can_place(&self, class: &Class) -> bool {

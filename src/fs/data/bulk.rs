@@ -138,8 +138,8 @@ async fn write<'s>(data: &Data, class: ClassId, members: Vec<Member<'s>>) -> Res
 }
 
 /// Writes one stripe. If the member list changes meanwhile it is written anew by the next one: a disk that is lost
-/// changes the list, and that must not fail who is writing at this moment. The same goes for disks that fail under the
-/// stripe before anybody has noticed: those that are left may be enough.
+/// changes the list, and that must not fail who is writing at this moment. The same goes for disks that fail or are
+/// found full under the stripe before anybody has noticed: those that are left may be enough.
 async fn put(
     data: &Data,
     (class, policy): (ClassId, Class),
@@ -150,13 +150,20 @@ async fn put(
         let target = data.placer.target(class, policy, Priority::Sync)?;
         match data.writer.write(target, segments.clone()).await {
             Err(error)
-                if matches!(error.kind(), ErrorKind::Fenced | ErrorKind::Unavailable)
-                    && attempt < PUT_ATTEMPTS =>
+                if matches!(
+                    error.kind(),
+                    ErrorKind::Fenced | ErrorKind::Unavailable | ErrorKind::Posix(Posix::NoSpace)
+                ) && attempt < PUT_ATTEMPTS =>
             {
                 tracing::debug!(%error, "a stripe is written anew on the disks that are left");
                 attempt += 1;
             }
-            written => return written,
+            written => {
+                if let Ok(written) = &written {
+                    data.space.note_put(written.record.payload_bytes);
+                }
+                return written;
+            }
         }
     }
 }
