@@ -81,7 +81,7 @@ impl Default for Limits {
             log_flush_ms: 1000,
             checkpoint_s: 5,
             checkpoint_mib: 32,
-            log_segment_mib: 16,
+            log_segment_mib: 8,
             disk_threads: 2,
             disk_queue: 64,
             disk_wait_s: 10,

@@ -1,21 +1,30 @@
 //! Extent map of one chunk: which segment lies where. Pure algebra on segments; knows no table and no disk.
 //!
-//! # Stored form, version 1
+//! # Stored form, version 2
 //!
-//! All integers are little-endian. Byte 0 is the version, then a `u32` count of runs, then the runs in order
+//! All integers are little-endian. Byte 0 is the version, then a `u16` count of runs, then the runs in order
 //! of segments. A run is a stretch of neighbouring segments in consecutive slots of one stripe, with one version,
-//! back to back in its payload, and either all full and uncompressed or none of them.
+//! back to back in its payload, and with frames of one shape.
 //!
 //! | offset | width | name | meaning |
 //! |---|---|---|---|
 //! | 0 | 2 | first | first segment |
 //! | 2 | 2 | count | segments, at least 1 |
-//! | 4 | 8 | stripe | stripe id |
-//! | 12 | 4 | slot | slot of the first segment; the others follow |
-//! | 16 | 8 | version | version of the content |
-//! | 24 | 4 | offset | payload offset of the first frame; each next one starts behind the one before, rounded up to 64 |
-//! | 28 | 1 | full | 1: every body is a whole uncompressed segment |
-//! | 29 | | frames | per segment: if not full, body bytes `u32`, raw bytes `u32`, compressed `u8`; then header sum `u64` |
+//! | 4 | 1 | shape | see below |
+//! | 5 | 8 | stripe | stripe id |
+//! | 13 | 2 | slot | slot of the first segment; the others follow |
+//! | 15 | 8 | version | version of the content |
+//! | 23 | 4 | offset | payload offset of the first frame; each next one starts behind the one before, rounded up to 64 |
+//! | 27 | | frames | per segment: what the shape says, then header sum `u64` |
+//!
+//! | shape | bodies | per segment |
+//! |---|---|---|
+//! | 0 | whole segments, uncompressed | nothing |
+//! | 1 | uncompressed, shown from end to end | body bytes - 1 `u16` |
+//! | 2 | others | body bytes - 1 `u16`, raw bytes - 1 `u16`, compressed `u8` |
+//!
+//! Version 1 is still read: a `u32` count of runs; of a run first, count, stripe, slot `u32`, version, offset, full
+//! `u8`; per segment, unless full, body bytes `u32`, raw bytes `u32`, compressed `u8`; then header sum.
 #![deny(clippy::indexing_slicing)]
 
 use crate::format::{Decoded, FormatError, Reader, Writer};
@@ -30,9 +39,11 @@ use crate::types::{SegmentIndex, SlotIndex, StripeId, Version};
 mod tests;
 
 /// Version of the stored form.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// The one before.
+const OLD_FORMAT: u8 = 1;
 /// Stored bytes of a run without its frames: bounds the count of runs before anything is allocated.
-const RUN_BYTES: usize = 29;
+const RUN_BYTES: usize = 27;
 
 /// A frame as its extent names it: enough to find it in the payload and to check its header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,9 +112,35 @@ impl FrameRef {
         Ok(frame)
     }
 
-    /// Whether the body is a whole segment as it is: the usual frame of a large file.
-    const fn is_full(&self) -> bool {
-        !self.compressed && self.raw_bytes == SEGMENT_BYTES && self.body_bytes == SEGMENT_BYTES
+    const fn shape(&self) -> Shape {
+        match (self.compressed, self.raw_bytes == self.body_bytes) {
+            (false, true) if self.body_bytes == SEGMENT_BYTES => Shape::Full,
+            (false, true) => Shape::Plain,
+            (true, _) | (false, false) => Shape::Other,
+        }
+    }
+}
+
+/// What the frames of a run have in common.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+enum Shape {
+    /// A whole segment as it is: the usual frame of a large file.
+    Full = 0,
+    /// Uncompressed and shown from end to end: the usual frame of a small file.
+    Plain = 1,
+    /// Compressed, or cut by a truncate.
+    Other = 2,
+}
+
+impl Shape {
+    fn decode(reader: &mut Reader<'_>) -> Decoded<Self> {
+        match reader.u8()? {
+            0 => Ok(Self::Full),
+            1 => Ok(Self::Plain),
+            2 => Ok(Self::Other),
+            _ => Err(FormatError::Invalid("shape of a run")),
+        }
     }
 }
 
@@ -126,7 +163,7 @@ impl Place {
         self.stripe == next.stripe
             && self.version == next.version
             && self.slot.0.checked_add(1) == Some(next.slot.0)
-            && self.frame.is_full() == next.frame.is_full()
+            && self.frame.shape() == next.frame.shape()
             && u64::from(self.frame.payload_offset) + self.frame.stored_bytes()
                 == u64::from(next.frame.payload_offset)
     }
@@ -188,7 +225,7 @@ impl ChunkMap {
                 segment.0.checked_add(1) == Some(next_segment.0) && place.is_continued_by(next)
             })
         };
-        writer.count(runs().count());
+        writer.u16(u16::try_from(runs().count()).expect("a chunk has 512 segments"));
         for run in runs() {
             encode_run(writer, run);
         }
@@ -196,9 +233,22 @@ impl ChunkMap {
 
     /// Reads the stored form.
     pub fn decode(reader: &mut Reader<'_>) -> Decoded<Self> {
-        let version = reader.u8()?;
-        match version {
-            FORMAT => {}
+        let mut places = Vec::new();
+        match reader.u8()? {
+            FORMAT => {
+                let runs = usize::from(reader.u16()?);
+                if runs * RUN_BYTES > reader.remaining() {
+                    return Err(FormatError::Invalid("count of runs"));
+                }
+                for _ in 0..runs {
+                    decode_run(reader, &mut places)?;
+                }
+            }
+            OLD_FORMAT => {
+                for _ in 0..reader.count(RUN_BYTES, "count of runs")? {
+                    decode_old_run(reader, &mut places)?;
+                }
+            }
             0 => return Err(FormatError::Invalid("version of a chunk map")),
             found => {
                 return Err(FormatError::Newer {
@@ -206,11 +256,6 @@ impl ChunkMap {
                     found: u16::from(found),
                 });
             }
-        }
-        let runs = reader.count(RUN_BYTES, "count of runs")?;
-        let mut places = Vec::new();
-        for _ in 0..runs {
-            decode_run(reader, &mut places)?;
         }
         Ok(Self { places })
     }
@@ -236,58 +281,118 @@ impl FromIterator<(SegmentIndex, Place)> for ChunkMap {
 
 fn encode_run(writer: &mut Writer, run: &[(SegmentIndex, Place)]) {
     let Some((first, place)) = run.first() else { return };
-    let full = place.frame.is_full();
+    let shape = place.frame.shape();
     writer.u16(first.0);
     writer.u16(u16::try_from(run.len()).expect("a chunk has 512 segments"));
+    writer.u8(shape as u8);
     writer.u64(place.stripe.get());
-    writer.u32(place.slot.0);
+    writer.u16(u16::try_from(place.slot.0).expect("a stripe has 16384 slots"));
     writer.u64(place.version.0);
     writer.u32(place.frame.payload_offset);
-    writer.flag(full);
-    for (_segment, place) in run {
-        if !full {
-            writer.u32(place.frame.body_bytes);
-            writer.u32(place.frame.raw_bytes);
-            writer.flag(place.frame.compressed);
+    for (_segment, Place { frame, .. }) in run {
+        if shape != Shape::Full {
+            writer.u16(less_one(frame.body_bytes));
         }
-        writer.u64(place.frame.header_sum);
+        if shape == Shape::Other {
+            writer.u16(less_one(frame.raw_bytes));
+            writer.flag(frame.compressed);
+        }
+        writer.u64(frame.header_sum);
     }
 }
 
+/// A length of 1..=65536 as it is stored.
+pub(crate) fn less_one(bytes: u32) -> u16 {
+    let less = bytes.checked_sub(1).and_then(|less| u16::try_from(less).ok());
+    less.expect("a frame's lengths are 1..=65536")
+}
+
+/// A run without its frames.
+struct Run {
+    first: u16,
+    count: u16,
+    stripe: StripeId,
+    slot: u32,
+    version: Version,
+    payload_offset: u32,
+}
+
+/// Body bytes, raw bytes, compressed.
+type Lengths = (u32, u32, bool);
+
 fn decode_run(reader: &mut Reader<'_>, places: &mut Vec<(SegmentIndex, Place)>) -> Decoded<()> {
-    let first = reader.u16()?;
-    let count = reader.u16()?;
-    let stripe = StripeId(reader.u64()?);
-    let slot = reader.u32()?;
-    let version = Version(reader.u64()?);
-    let mut payload_offset = reader.u32()?;
+    let (first, count) = (reader.u16()?, reader.u16()?);
+    let shape = Shape::decode(reader)?;
+    let run = Run {
+        first,
+        count,
+        stripe: StripeId(reader.u64()?),
+        slot: u32::from(reader.u16()?),
+        version: Version(reader.u64()?),
+        payload_offset: reader.u32()?,
+    };
+    run.decode_frames(reader, places, |reader| match shape {
+        Shape::Full => Ok((SEGMENT_BYTES, SEGMENT_BYTES, false)),
+        Shape::Plain => {
+            let bytes = u32::from(reader.u16()?) + 1;
+            Ok((bytes, bytes, false))
+        }
+        Shape::Other => {
+            let (body_bytes, raw_bytes) = (reader.u16()?, reader.u16()?);
+            let compressed = reader.flag("compressed flag of a frame")?;
+            Ok((u32::from(body_bytes) + 1, u32::from(raw_bytes) + 1, compressed))
+        }
+    })
+}
+
+/// A run of version 1.
+fn decode_old_run(reader: &mut Reader<'_>, places: &mut Vec<(SegmentIndex, Place)>) -> Decoded<()> {
+    let run = Run {
+        first: reader.u16()?,
+        count: reader.u16()?,
+        stripe: StripeId(reader.u64()?),
+        slot: reader.u32()?,
+        version: Version(reader.u64()?),
+        payload_offset: reader.u32()?,
+    };
     let full = reader.flag("full flag of a run")?;
+    run.decode_frames(reader, places, |reader| match full {
+        true => Ok((SEGMENT_BYTES, SEGMENT_BYTES, false)),
+        false => Ok((reader.u32()?, reader.u32()?, reader.flag("compressed flag of a frame")?)),
+    })
+}
 
-    let end = u32::from(first) + u32::from(count);
-    if count == 0 || end > u32::from(SEGMENTS_PER_CHUNK) {
-        return Err(FormatError::Invalid("segments of a run"));
+impl Run {
+    /// Reads the frames; `lengths` reads what stands before each sum.
+    fn decode_frames(
+        self,
+        reader: &mut Reader<'_>,
+        places: &mut Vec<(SegmentIndex, Place)>,
+        lengths: impl Fn(&mut Reader<'_>) -> Decoded<Lengths>,
+    ) -> Decoded<()> {
+        let Self { first, count, stripe, slot, version, mut payload_offset } = self;
+        let end = u32::from(first) + u32::from(count);
+        if count == 0 || end > u32::from(SEGMENTS_PER_CHUNK) {
+            return Err(FormatError::Invalid("segments of a run"));
+        }
+        if places.last().is_some_and(|(last, _place)| last.0 >= first) {
+            return Err(FormatError::Invalid("order of runs"));
+        }
+        if slot.checked_add(u32::from(count)).is_none_or(|end| end > SLOTS_PER_STRIPE_MAX) {
+            return Err(FormatError::Invalid("slots of a run"));
+        }
+        places.reserve(usize::from(count));
+        for (segment, slot) in (first..first + count).zip(slot..) {
+            let (body_bytes, raw_bytes, compressed) = lengths(reader)?;
+            let header_sum = reader.u64()?;
+            let frame = FrameRef { payload_offset, body_bytes, raw_bytes, compressed, header_sum };
+            frame.check()?;
+            let place = Place { stripe, slot: SlotIndex(slot), frame, version };
+            places.push((SegmentIndex(segment), place));
+            let next = u64::from(payload_offset) + frame.stored_bytes();
+            payload_offset =
+                u32::try_from(next).map_err(|_e| FormatError::Invalid("payload offset"))?;
+        }
+        Ok(())
     }
-    if places.last().is_some_and(|(last, _place)| last.0 >= first) {
-        return Err(FormatError::Invalid("order of runs"));
-    }
-    if slot.checked_add(u32::from(count)).is_none_or(|end| end > SLOTS_PER_STRIPE_MAX) {
-        return Err(FormatError::Invalid("slots of a run"));
-    }
-
-    places.reserve(usize::from(count));
-    for (segment, slot) in (first..first + count).zip(slot..) {
-        let (body_bytes, raw_bytes, compressed) = match full {
-            true => (SEGMENT_BYTES, SEGMENT_BYTES, false),
-            false => (reader.u32()?, reader.u32()?, reader.flag("compressed flag of a frame")?),
-        };
-        let header_sum = reader.u64()?;
-        let frame = FrameRef { payload_offset, body_bytes, raw_bytes, compressed, header_sum };
-        frame.check()?;
-        places
-            .push((SegmentIndex(segment), Place { stripe, slot: SlotIndex(slot), frame, version }));
-        let next = u64::from(payload_offset) + frame.stored_bytes();
-        payload_offset =
-            u32::try_from(next).map_err(|_e| FormatError::Invalid("payload offset"))?;
-    }
-    Ok(())
 }

@@ -1,4 +1,4 @@
-use super::{ChunkMap, FrameRef, Place};
+use super::{ChunkMap, FrameRef, Place, less_one};
 use crate::format::{FormatError, Reader, Writer};
 use crate::limits::{CELL_BYTES, SEGMENT_BYTES, SEGMENTS_PER_CHUNK};
 use crate::types::{SegmentIndex, SlotIndex, StripeId, Version};
@@ -42,26 +42,40 @@ fn stored_form_is_pinned() {
     last.frame.raw_bytes = 1000;
     last.frame.compressed = true;
     map.insert(SegmentIndex(5), last);
+    let mut small = full(0x0000_0001_0000_0002, 2);
+    (small.frame.body_bytes, small.frame.raw_bytes) = (4096, 4096);
+    map.insert(SegmentIndex(511), small);
     let expected = concat!(
-        "0102000000",
-        "030002000200000001000000000000000700000000000000000000000102000000010000000201000001000000",
-        "05000100020000000100000002000000070000000000000080000200",
-        "0064000000e8030000010202000001000000",
+        "020300",
+        "03000200000200000001000000000007000000000000000000000002000000010000000201000001000000",
+        "0500010002020000000100000002000700000000000000800002006300e703010202000001000000",
+        "ff0101000102000000010000000200070000000000000080000200ff0f0202000001000000",
     );
     assert_eq!(hex(&encoded(&map)), expected);
-    assert_eq!(decoded(&encoded(&map)), Ok(map));
+    assert_eq!(decoded(&encoded(&map)), Ok(map.clone()));
+    // What version 1 wrote of the first two runs.
+    let old = [
+        &[1, 2, 0, 0, 0][..],
+        &[3, 0, 2, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+        &[2, 0, 0, 0, 1, 0, 0, 0, 2, 1, 0, 0, 1, 0, 0, 0],
+        &[5, 0, 1, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 128, 0, 2, 0, 0],
+        &[100, 0, 0, 0, 232, 3, 0, 0, 1, 2, 2, 0, 0, 1, 0, 0, 0],
+    ];
+    map.remove(SegmentIndex(511));
+    assert_eq!(decoded(&old.concat()), Ok(map));
 }
 
 #[test]
 fn a_full_chunk_is_one_run() {
     let map: ChunkMap = (0..512).map(|i: u16| (SegmentIndex(i), full(9, u32::from(i)))).collect();
-    assert_eq!(encoded(&map).len(), 5 + 29 + 512 * 8);
+    assert_eq!(encoded(&map).len(), 3 + 27 + 512 * 8);
     assert_eq!(decoded(&encoded(&map)), Ok(map));
 }
 
 #[test]
-fn an_empty_map_is_five_bytes() {
-    assert_eq!(encoded(&ChunkMap::default()), [1, 0, 0, 0, 0]);
+fn an_empty_map_is_three_bytes() {
+    assert_eq!(encoded(&ChunkMap::default()), [2, 0, 0]);
+    assert_eq!(decoded(&[2, 0, 0]), Ok(ChunkMap::default()));
     assert_eq!(decoded(&[1, 0, 0, 0, 0]), Ok(ChunkMap::default()));
 }
 
@@ -86,7 +100,39 @@ fn run(first: u16, count: u16) -> RawRun {
     }
 }
 
+/// Both versions are checked alike.
 fn check_runs(runs: &[RawRun], expected: Result<usize, FormatError>) {
+    check_old_runs(runs, expected);
+    // The lengths of version 2 cannot be zero or beyond a segment.
+    let fits = |bytes: &u32| (1..=65536).contains(bytes);
+    let mut lengths = runs.iter().filter(|run| run.full == 0).flat_map(|run| &run.frames);
+    if !lengths.all(|(body, raw, _compressed)| fits(body) && fits(raw)) {
+        return;
+    }
+    let mut writer = Writer::new();
+    writer.u8(2);
+    writer.u16(u16::try_from(runs.len()).unwrap());
+    for run in runs {
+        writer.u16(run.first);
+        writer.u16(run.count);
+        writer.u8(if run.full == 1 { 0 } else { 2 });
+        writer.u64(1);
+        writer.u16(u16::try_from(run.slot).unwrap_or(u16::MAX));
+        writer.u64(1);
+        writer.u32(run.offset);
+        for (body, raw, compressed) in &run.frames {
+            if run.full == 0 {
+                writer.u16(less_one(*body));
+                writer.u16(less_one(*raw));
+                writer.u8(*compressed);
+            }
+            writer.u64(0);
+        }
+    }
+    assert_eq!(decoded(writer.as_slice()).map(|map| map.len()), expected);
+}
+
+fn check_old_runs(runs: &[RawRun], expected: Result<usize, FormatError>) {
     let mut writer = Writer::new();
     writer.u8(1);
     writer.count(runs.len());
@@ -153,8 +199,11 @@ fn decode_checks_the_lengths_of_frames() {
 #[test]
 fn other_versions_are_named() {
     assert_eq!(decoded(&[0, 0, 0, 0, 0]), Err(FormatError::Invalid("version of a chunk map")));
-    assert_eq!(decoded(&[2, 0, 0, 0, 0]), Err(FormatError::Newer { known: 1, found: 2 }));
+    assert_eq!(decoded(&[3, 0, 0, 0, 0]), Err(FormatError::Newer { known: 2, found: 3 }));
     assert_eq!(decoded(&[1, 255, 255, 255, 255]), Err(FormatError::Invalid("count of runs")));
+    assert_eq!(decoded(&[2, 255, 255]), Err(FormatError::Invalid("count of runs")));
+    let shape = [&[2, 1, 0, 0, 0, 1, 0, 3][..], &[0; 40]].concat();
+    assert_eq!(decoded(&shape), Err(FormatError::Invalid("shape of a run")));
 }
 
 #[test]
@@ -244,9 +293,10 @@ proptest! {
     fn foreign_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..400), small: bool) {
         if small && bytes.len() > 40 {
             // A plausible head, so that the checks behind it are reached.
-            bytes[..5].copy_from_slice(&[1, 1, 0, 0, 0]);
-            bytes[6] &= 1;
-            bytes[8] = 0;
+            bytes[..3].copy_from_slice(&[2, 1, 0]);
+            bytes[4] &= 1;
+            bytes[6] = 0;
+            bytes[7] &= 3;
         }
         if let Ok(map) = decoded(&bytes) {
             prop_assert_eq!(decoded(&encoded(&map)), Ok(map));

@@ -32,7 +32,7 @@ mod tests;
 use record::{Batch, Header, SECTOR_BYTES};
 
 /// Size of a log file: large enough that rolling over is rare, small enough to trim in small pieces.
-pub const SEGMENT_BYTES: u64 = 16 << 20;
+pub const SEGMENT_BYTES: u64 = 8 << 20;
 /// Most bytes that wait for a sync: bounds memory and the length of one round.
 pub const BUFFER_BYTES: usize = 64 << 20;
 /// A log disk that does not answer for so long is replaced.

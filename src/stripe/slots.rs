@@ -1,24 +1,27 @@
 //! Slot table of a stripe: the owner and frame of every slot, kept in each shard's footer. Knows no shard file.
 //!
-//! # Stored form, version 1
+//! # Stored form, version 2
 //!
 //! All integers are little-endian.
 //!
 //! | offset | width | name | meaning |
 //! |---|---|---|---|
 //! | 0 | 4 | magic | `IFSL` |
-//! | 4 | 2 | version | 1 |
+//! | 4 | 2 | version | 2 |
 //! | 6 | 4 | count | number of slots |
 //! | 10 | | slots | in payload order |
 //! | end - 8 | 8 | sum | XXH3-64 of everything before |
 //!
-//! A slot is a flag byte (bit 0: compressed; bit 1: the owner is the segment behind the previous slot's, in the
-//! same chunk), unless bit 1 is set the owner (inode `u64`, chunk `u32`, segment `u16`), body bytes - 1 (`u16`), raw
-//! bytes - 1 (`u16`) and header sum (`u64`). Payload offsets are not stored: each frame starts where the one before ends,
-//! rounded up to 64.
+//! A slot is a flag byte, then the owner (inode `u64`, chunk `u32`, segment `u16`), body bytes - 1 (`u16`), raw bytes - 1
+//! (`u16`) and header sum (`u64`). Bit 0: compressed. Bit 1: the owner is the segment behind the previous slot's, in the
+//! same chunk, and is not stored. Bit 2: the owner is the first segment of the inode behind the previous slot's, and is
+//! not stored: small files that were made one after the other. Bit 3: as many raw bytes as body bytes, and not stored.
+//! Payload offsets are not stored: each frame starts where the one before ends, rounded up to 64.
+//!
+//! Version 1, which is still read, is the same without bits 2 and 3.
 #![deny(clippy::indexing_slicing)]
 
-use crate::extent::FrameRef;
+use crate::extent::{FrameRef, less_one};
 use crate::format::{Decoded, FormatError, Reader, Writer};
 use crate::limits::{SEGMENTS_PER_CHUNK, SLOTS_PER_STRIPE_MAX};
 use crate::sum::xxh3;
@@ -29,13 +32,16 @@ use crate::types::{ChunkIndex, Ino, SegmentAddress, SegmentIndex};
 mod tests;
 
 const MAGIC: [u8; 4] = *b"IFSL";
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
+const OLD_FORMAT: u16 = 1;
 const COMPRESSED: u8 = 1;
-const FOLLOWS: u8 = 2;
+const NEXT_SEGMENT: u8 = 2;
+const NEXT_FILE: u8 = 4;
+const RAW_IS_BODY: u8 = 8;
 /// Bytes of the sum at the end.
 const SUM_BYTES: usize = 8;
 /// Stored bytes of the smallest slot: bounds the count before anything is allocated.
-const SLOT_BYTES_MIN: usize = 13;
+const SLOT_BYTES_MIN: usize = 11;
 /// Stored bytes of the largest table.
 pub const TABLE_BYTES_MAX: usize = 10 + SLOTS_PER_STRIPE_MAX as usize * 27 + SUM_BYTES;
 
@@ -73,16 +79,7 @@ impl SlotTable {
         writer.count(self.slots.len());
         let mut previous = None;
         for slot in &self.slots {
-            let follows = previous.and_then(next_address) == Some(slot.owner);
-            writer.u8(u8::from(slot.frame.compressed) | if follows { FOLLOWS } else { 0 });
-            if !follows {
-                writer.u64(slot.owner.ino.0);
-                writer.u32(slot.owner.chunk.0);
-                writer.u16(slot.owner.segment.0);
-            }
-            writer.u16(less_one(slot.frame.body_bytes));
-            writer.u16(less_one(slot.frame.raw_bytes));
-            writer.u64(slot.frame.header_sum);
+            encode_slot(&mut writer, slot, previous);
             previous = Some(slot.owner);
         }
         writer.u64(xxh3(writer.as_slice()));
@@ -97,11 +94,12 @@ impl SlotTable {
         if reader.array()? != MAGIC {
             return Err(FormatError::Invalid("magic of a slot table"));
         }
-        match reader.u16()? {
-            FORMAT => {}
+        let known_flags = match reader.u16()? {
+            FORMAT => COMPRESSED | NEXT_SEGMENT | NEXT_FILE | RAW_IS_BODY,
+            OLD_FORMAT => COMPRESSED | NEXT_SEGMENT,
             0 => return Err(FormatError::Invalid("version of a slot table")),
             found => return Err(FormatError::Newer { known: FORMAT, found }),
-        }
+        };
         if Reader::new(sum).u64()? != xxh3(content) {
             return Err(FormatError::Sum);
         }
@@ -112,7 +110,11 @@ impl SlotTable {
         let mut slots: Vec<Slot> = Vec::with_capacity(count);
         let mut payload = 0;
         for _slot in 0..count {
-            let slot = decode_slot(&mut reader, slots.last(), payload)?;
+            let flags = reader.u8()?;
+            if flags & !known_flags != 0 {
+                return Err(FormatError::Invalid("flags of a slot"));
+            }
+            let slot = decode_slot(&mut reader, flags, slots.last(), payload)?;
             payload += slot.frame.stored_bytes();
             slots.push(slot);
         }
@@ -121,30 +123,58 @@ impl SlotTable {
     }
 }
 
-fn decode_slot(reader: &mut Reader<'_>, previous: Option<&Slot>, offset: u64) -> Decoded<Slot> {
-    let flags = reader.u8()?;
-    if flags & !(COMPRESSED | FOLLOWS) != 0 {
-        return Err(FormatError::Invalid("flags of a slot"));
-    }
-    let owner = if flags & FOLLOWS != 0 {
-        previous
-            .and_then(|slot| next_address(slot.owner))
-            .ok_or(FormatError::Invalid("owner of a slot"))?
+fn encode_slot(writer: &mut Writer, slot: &Slot, previous: Option<SegmentAddress>) {
+    let Slot { owner, frame } = slot;
+    let owner_flag = if previous.and_then(next_segment) == Some(*owner) {
+        NEXT_SEGMENT
+    } else if previous.and_then(next_file) == Some(*owner) {
+        NEXT_FILE
     } else {
-        SegmentAddress {
+        0
+    };
+    let raw_flag = if frame.raw_bytes == frame.body_bytes { RAW_IS_BODY } else { 0 };
+    writer.u8(u8::from(frame.compressed) | owner_flag | raw_flag);
+    if owner_flag == 0 {
+        writer.u64(owner.ino.0);
+        writer.u32(owner.chunk.0);
+        writer.u16(owner.segment.0);
+    }
+    writer.u16(less_one(frame.body_bytes));
+    if raw_flag == 0 {
+        writer.u16(less_one(frame.raw_bytes));
+    }
+    writer.u64(frame.header_sum);
+}
+
+fn decode_slot(
+    reader: &mut Reader<'_>,
+    flags: u8,
+    previous: Option<&Slot>,
+    offset: u64,
+) -> Decoded<Slot> {
+    let previous = previous.map(|slot| slot.owner);
+    let owner = match flags & (NEXT_SEGMENT | NEXT_FILE) {
+        0 => Some(SegmentAddress {
             ino: Ino(reader.u64()?),
             chunk: ChunkIndex(reader.u32()?),
             segment: SegmentIndex(reader.u16()?),
-        }
+        }),
+        NEXT_SEGMENT => previous.and_then(next_segment),
+        NEXT_FILE => previous.and_then(next_file),
+        _both => None,
     };
+    let owner = owner.ok_or(FormatError::Invalid("owner of a slot"))?;
     if owner.segment.0 >= SEGMENTS_PER_CHUNK {
         return Err(FormatError::Invalid("segment of a slot"));
     }
+    let body_bytes = u32::from(reader.u16()?) + 1;
+    let raw_bytes =
+        if flags & RAW_IS_BODY != 0 { body_bytes } else { u32::from(reader.u16()?) + 1 };
     let frame = FrameRef {
         payload_offset: u32::try_from(offset)
             .map_err(|_too_long| FormatError::Invalid("payload of a slot table"))?,
-        body_bytes: u32::from(reader.u16()?) + 1,
-        raw_bytes: u32::from(reader.u16()?) + 1,
+        body_bytes,
+        raw_bytes,
         compressed: flags & COMPRESSED != 0,
         header_sum: reader.u64()?,
     };
@@ -153,14 +183,13 @@ fn decode_slot(reader: &mut Reader<'_>, previous: Option<&Slot>, offset: u64) ->
 }
 
 /// The segment behind this one in its chunk.
-fn next_address(address: SegmentAddress) -> Option<SegmentAddress> {
+fn next_segment(address: SegmentAddress) -> Option<SegmentAddress> {
     let segment = address.segment.0.checked_add(1).filter(|next| *next < SEGMENTS_PER_CHUNK)?;
     Some(SegmentAddress { segment: SegmentIndex(segment), ..address })
 }
 
-fn less_one(bytes: u32) -> u16 {
-    bytes
-        .checked_sub(1)
-        .and_then(|bytes| u16::try_from(bytes).ok())
-        .expect("a frame's lengths are 1..=65536")
+/// The first segment of the inode behind this one's.
+fn next_file(address: SegmentAddress) -> Option<SegmentAddress> {
+    let ino = Ino(address.ino.0.checked_add(1)?);
+    Some(SegmentAddress { ino, chunk: ChunkIndex(0), segment: SegmentIndex(0) })
 }

@@ -1,5 +1,38 @@
-//! Stored form of the rows of the state, version 1 each: a version byte, then the fields in the order in which they
-//! are written below, little-endian. Stripe records and chunk maps have forms of their own.
+//! Stored form of the rows of the state: a version byte, then the fields in the order in which they are written below,
+//! little-endian. The version is 1, of an inode 2; stripe records and chunk maps have forms of their own.
+//!
+//! # Inode, version 2
+//!
+//! | offset | width | name | meaning |
+//! |---|---|---|---|
+//! | 0 | 1 | version | 2 |
+//! | 1 | 2 | flags | which of the fields behind `atime` are there |
+//! | 3 | 8 | ino | number |
+//! | 11 | 1 | kind | `FileKind` |
+//! | 12 | 2 | mode | permission bits |
+//! | 14 | 2 | class | class id |
+//! | 16 | 8 | parent | parent inode |
+//! | 24 | 8 | version | next version of content |
+//! | 32 | 8 | size | bytes |
+//! | 40 | 12 | atime | seconds `i64`, nanoseconds `u32` |
+//!
+//! Then, each only if its flag is set, in this order:
+//!
+//! | flag | fields | otherwise |
+//! |---|---|---|
+//! | 1 | uid `u32`, gid `u32` | both 0 |
+//! | 2 | links `u32` | 1 |
+//! | 4 | rdev `u32` | 0 |
+//! | 8 | mtime | as atime |
+//! | 16 | ctime | as mtime |
+//! | 32 | floor `u64` | 0 |
+//! | 64 | cut `u32` | none is pending |
+//! | 128 | allocated bytes `u64` | as size |
+//! | 256 | reserved bytes `u64` | 0 |
+//! | 512 | has xattrs (no bytes) | it has none |
+//! | 1024 | next cookie `u64` | 1 |
+//!
+//! The inline content is the rest of the row. Version 1, which is still read, has all fields at full width.
 #![deny(clippy::indexing_slicing)]
 
 use crate::error::{Error, Result};
@@ -36,29 +69,66 @@ pub struct Dentry {
     pub cookie: u64,
 }
 
+/// Version of an inode row.
+const INODE_VERSION: u8 = 2;
+const OWNER: u16 = 1;
+const LINKS: u16 = 2;
+const RDEV: u16 = 4;
+const MTIME: u16 = 8;
+const CTIME: u16 = 16;
+const FLOOR: u16 = 32;
+const CUT: u16 = 64;
+const ALLOCATED: u16 = 128;
+const RESERVED: u16 = 256;
+const XATTRS: u16 = 512;
+const COOKIE: u16 = 1024;
+
 /// Appends an inode.
 pub fn encode_inode(inode: &Inode, w: &mut Writer) {
-    w.u8(VERSION);
+    let fields = [
+        (OWNER, (inode.uid, inode.gid) != (0, 0)),
+        (LINKS, inode.links != 1),
+        (RDEV, inode.rdev != 0),
+        (MTIME, inode.mtime != inode.atime),
+        (CTIME, inode.ctime != inode.mtime),
+        (FLOOR, inode.floor != Version(0)),
+        (CUT, inode.cut.is_some()),
+        (ALLOCATED, inode.allocated_bytes != inode.size),
+        (RESERVED, inode.reserved_bytes != 0),
+        (XATTRS, inode.has_xattrs),
+        (COOKIE, inode.next_cookie != 1),
+    ];
+    let present = fields.iter().filter(|(_flag, present)| *present);
+    let flags = present.fold(0, |flags, (flag, _present)| flags | flag);
+    w.u8(INODE_VERSION);
+    w.u16(flags);
     w.u64(inode.ino.0);
     w.u8(inode.kind.code());
-    for value in [inode.mode, inode.uid, inode.gid, inode.links, inode.rdev] {
-        w.u32(value);
-    }
-    w.u64(inode.size);
-    for time in [inode.atime, inode.mtime, inode.ctime] {
-        put_time(w, time);
-    }
+    w.u16(u16::try_from(inode.mode & 0o7777).unwrap_or_default());
     w.u16(inode.class.0);
     w.u64(inode.parent.0);
     w.u64(inode.version.0);
-    w.u64(inode.floor.0);
-    w.flag(inode.cut.is_some());
-    w.u32(inode.cut.unwrap_or_default().0);
-    w.u64(inode.allocated_bytes);
-    w.u64(inode.reserved_bytes);
-    w.flag(inode.has_xattrs);
-    w.u64(inode.next_cookie);
-    w.bytes(&inode.inline);
+    w.u64(inode.size);
+    put_time(w, inode.atime);
+    let mut put = |flag: u16, write: &dyn Fn(&mut Writer)| {
+        if flags & flag != 0 {
+            write(w);
+        }
+    };
+    put(OWNER, &|w| {
+        w.u32(inode.uid);
+        w.u32(inode.gid);
+    });
+    put(LINKS, &|w| w.u32(inode.links));
+    put(RDEV, &|w| w.u32(inode.rdev));
+    put(MTIME, &|w| put_time(w, inode.mtime));
+    put(CTIME, &|w| put_time(w, inode.ctime));
+    put(FLOOR, &|w| w.u64(inode.floor.0));
+    put(CUT, &|w| w.u32(inode.cut.unwrap_or_default().0));
+    put(ALLOCATED, &|w| w.u64(inode.allocated_bytes));
+    put(RESERVED, &|w| w.u64(inode.reserved_bytes));
+    put(COOKIE, &|w| w.u64(inode.next_cookie));
+    w.raw(&inode.inline);
 }
 
 /// Reads an inode.
@@ -67,7 +137,52 @@ pub fn decode_inode(row: &[u8]) -> Result<Inode> {
 }
 
 fn inode(row: &[u8]) -> Decoded<Inode> {
-    let mut r = open(row, "version of an inode")?;
+    let mut r = Reader::new(row);
+    match r.u8()? {
+        INODE_VERSION => {}
+        VERSION => return old_inode(r),
+        0 => return Err(FormatError::Invalid("version of an inode")),
+        found => {
+            return Err(FormatError::Newer {
+                known: u16::from(INODE_VERSION),
+                found: u16::from(found),
+            });
+        }
+    }
+    let flags = r.u16()?;
+    if flags >= COOKIE << 1 {
+        return Err(FormatError::Invalid("flags of an inode"));
+    }
+    let has = |flag: u16| flags & flag != 0;
+    let ino = Ino(r.u64()?);
+    let kind = FileKind::from_code(r.u8()?).ok_or(FormatError::Invalid("kind of an inode"))?;
+    let mut inode = new_inode(ino, kind);
+    (inode.mode, inode.class) = (u32::from(r.u16()?), ClassId(r.u16()?));
+    (inode.parent, inode.version, inode.size) = (Ino(r.u64()?), Version(r.u64()?), r.u64()?);
+    inode.atime = take_time(&mut r)?;
+    if has(OWNER) {
+        (inode.uid, inode.gid) = (r.u32()?, r.u32()?);
+    }
+    inode.links = if has(LINKS) { r.u32()? } else { 1 };
+    inode.rdev = if has(RDEV) { r.u32()? } else { 0 };
+    inode.mtime = if has(MTIME) { take_time(&mut r)? } else { inode.atime };
+    inode.ctime = if has(CTIME) { take_time(&mut r)? } else { inode.mtime };
+    inode.floor = Version(if has(FLOOR) { r.u64()? } else { 0 });
+    inode.cut = if has(CUT) { Some(ChunkIndex(r.u32()?)) } else { None };
+    inode.allocated_bytes = if has(ALLOCATED) { r.u64()? } else { inode.size };
+    inode.reserved_bytes = if has(RESERVED) { r.u64()? } else { 0 };
+    inode.has_xattrs = has(XATTRS);
+    inode.next_cookie = if has(COOKIE) { r.u64()? } else { 1 };
+    let length = r.remaining();
+    if length > SYMLINK_BYTES_MAX {
+        return Err(FormatError::Invalid("inline content"));
+    }
+    inode.inline = Bytes::copy_from_slice(r.take(length)?);
+    Ok(inode)
+}
+
+/// An inode of version 1.
+fn old_inode(mut r: Reader<'_>) -> Decoded<Inode> {
     let ino = Ino(r.u64()?);
     let kind = FileKind::from_code(r.u8()?).ok_or(FormatError::Invalid("kind of an inode"))?;
     let (mode, uid, gid, links, rdev) = (r.u32()?, r.u32()?, r.u32()?, r.u32()?, r.u32()?);

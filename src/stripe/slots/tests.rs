@@ -27,23 +27,21 @@ fn stored_form_is_pinned() {
     let bytes = table(&[(7, 5, 65536, false), (7, 6, 100, true), (9, 0, 1, false)]).encode();
     let slots = concat!(
         "4946534c",
-        "0100",
+        "0200",
         "03000000",
-        "00",
+        "08",
         "0700000000000000",
         "03000000",
         "0500",
-        "ffff",
         "ffff",
         "0807060504030201",
         "03",
         "6300",
         "ffff",
         "0807060504030201",
-        "00",
+        "08",
         "0900000000000000",
         "03000000",
-        "0000",
         "0000",
         "0000",
         "0807060504030201",
@@ -71,6 +69,58 @@ fn round_trip() {
     assert_eq!(table(&full).payload_bytes(), STRIPE_PAYLOAD_BYTES_MAX);
 }
 
+#[test]
+fn small_files_in_order_store_no_owners() {
+    let frame = FrameRef {
+        payload_offset: 0,
+        body_bytes: 4096,
+        raw_bytes: 4096,
+        compressed: false,
+        header_sum: 1,
+    };
+    let slot = |index: u32| Slot {
+        owner: SegmentAddress {
+            ino: Ino(70 + u64::from(index)),
+            chunk: ChunkIndex(0),
+            segment: SegmentIndex(0),
+        },
+        frame: FrameRef { payload_offset: index * 4160, ..frame },
+    };
+    let table = SlotTable { slots: (0..100).map(slot).collect() };
+    assert_eq!(table.encode().len(), 10 + 14 + 100 * 11 + SUM_BYTES);
+    assert_eq!(SlotTable::decode(&table.encode()).unwrap(), table);
+}
+
+/// What version 1 wrote: two neighbouring segments, the second one compressed.
+#[test]
+fn tables_of_version_1_are_read() {
+    let content = concat!(
+        "4946534c",
+        "0100",
+        "02000000",
+        "00",
+        "0700000000000000",
+        "03000000",
+        "0500",
+        "ffff",
+        "ffff",
+        "0807060504030201",
+        "03",
+        "6300",
+        "ffff",
+        "0807060504030201",
+    );
+    let bytes = |hex: &str| -> Vec<u8> {
+        let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        (0..hex.len()).step_by(2).map(byte).collect()
+    };
+    let expected = table(&[(7, 5, 65536, false), (7, 6, 100, true)]);
+    assert_eq!(SlotTable::decode(&with_sum(&bytes(content))).unwrap(), expected);
+    // Its flags are no others.
+    let newer = content.replacen("00070000", "08070000", 1);
+    assert!(SlotTable::decode(&with_sum(&bytes(&newer))).is_err());
+}
+
 /// The stored form with a sum that fits, whatever it says.
 fn with_sum(content: &[u8]) -> Vec<u8> {
     let mut bytes = content.to_vec();
@@ -92,17 +142,19 @@ fn damage_is_refused() {
     count[6..10].copy_from_slice(&u32::MAX.to_le_bytes());
     assert_eq!(SlotTable::decode(&with_sum(&count)), Err(FormatError::Invalid("count of slots")));
     let mut newer = content.to_vec();
-    newer[4] = 2;
+    newer[4] = 3;
     assert_eq!(
         SlotTable::decode(&with_sum(&newer)),
-        Err(FormatError::Newer { known: 1, found: 2 })
+        Err(FormatError::Newer { known: 2, found: 3 })
     );
     let mut trailing = content.to_vec();
     trailing.push(0);
     assert_eq!(SlotTable::decode(&with_sum(&trailing)), Err(FormatError::Trailing));
-    let mut follows = content.to_vec();
-    follows[10] = FOLLOWS;
-    assert!(SlotTable::decode(&with_sum(&follows)).is_err());
+    for flags in [NEXT_SEGMENT, NEXT_FILE, NEXT_SEGMENT | NEXT_FILE, 16] {
+        let mut first = content.to_vec();
+        first[10] = flags;
+        assert!(SlotTable::decode(&with_sum(&first)).is_err(), "flags {flags}");
+    }
 }
 
 #[test]
@@ -119,8 +171,8 @@ fn random_bytes_never_panic() {
         // Past the checks in front, so that the slots themselves are random.
         if length >= 10 {
             content[..4].copy_from_slice(&MAGIC);
-            content[4..10].copy_from_slice(&[1, 0, next() % 16, 0, 0, 0]);
-            content.iter_mut().skip(10).step_by(27).for_each(|flags| *flags &= 3);
+            content[4..10].copy_from_slice(&[2, 0, next() % 16, 0, 0, 0]);
+            content.iter_mut().skip(10).step_by(27).for_each(|flags| *flags &= 15);
             if let Ok(table) = SlotTable::decode(&with_sum(&content)) {
                 assert_eq!(SlotTable::decode(&table.encode()).unwrap(), table);
             }
