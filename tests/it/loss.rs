@@ -103,6 +103,175 @@ fn a_pair_renamed_away_live() {
     volume.fsck();
 }
 
+/// Pairs of six disks: all 15 in a soak run, else three that share no role.
+fn pairs() -> Vec<[usize; 2]> {
+    if std::env::var_os("IRONFS_CASES").is_none() {
+        return vec![[0, 1], [2, 4], [3, 5]];
+    }
+    (0..6).flat_map(|first| (first + 1..6).map(move |second| [first, second])).collect()
+}
+
+/// A way in which disks are lost under a mounted volume, and come back.
+struct Way<'a> {
+    lose: &'a dyn Fn(&Volume, usize),
+    /// How `status` shows such a disk.
+    state: &'a str,
+    bring_back: &'a dyn Fn(&Volume, usize),
+}
+
+/// Loses each pair in turn: reads are right, writes and fsyncs go on, `status` shows it within 2 s, and when the disks are
+/// back nothing else has to be done.
+fn lose_pairs_live(volume: &Volume, way: &Way<'_>) {
+    volume.mount();
+    write_files(&volume.mnt());
+    volume.sync();
+    for (round, pair) in pairs().into_iter().enumerate() {
+        let is = |wanted: &str, status: &serde_json::Value| {
+            pair.iter().all(|disk| status["disks"][disk]["state"] == *wanted)
+        };
+        for disk in pair {
+            (way.lose)(volume, disk);
+        }
+        let start = std::time::Instant::now();
+        volume.wait_status("the loss shows", |status| is(way.state, status));
+        assert!(start.elapsed() < std::time::Duration::from_secs(2), "a loss shows within 2 s");
+        drop_caches();
+        check_files(&volume.mnt());
+        let content = pattern(round as u64, 3_000_000);
+        fsynced_write(&volume.mnt().join("large"), &content);
+        fsynced_write(&volume.mnt().join("small"), b"small");
+        drop_caches();
+        assert!(fs::read(volume.mnt().join("large")).unwrap() == content, "pair {pair:?}");
+        for disk in pair {
+            (way.bring_back)(volume, disk);
+        }
+        volume.wait_status("both disks are back", |status| is("healthy", status));
+        drop_caches();
+        check_files(&volume.mnt());
+        assert!(fs::read(volume.mnt().join("large")).unwrap() == content, "pair {pair:?}");
+        // What was written while the pair was away is whole again before another pair goes.
+        succeed(ironfs().args(["repair", "run"]).arg(volume.mnt()));
+    }
+    volume.remount();
+    check_files(&volume.mnt());
+    assert_eq!(fs::read(volume.mnt().join("small")).unwrap(), b"small");
+    volume.umount();
+    volume.fsck();
+}
+
+#[test]
+fn a_pair_of_full_devices_live() {
+    let volume = Volume::format_devices("4+2", &[160; 6]);
+    let fill = |volume: &Volume, disk: usize| drop(volume.devices[disk].fill());
+    let empty = |volume: &Volume, disk: usize| {
+        fs::remove_file(volume.disks[disk].join("foreign")).unwrap();
+    };
+    lose_pairs_live(&volume, &Way { lose: &fill, state: "full", bring_back: &empty });
+}
+
+#[test]
+fn a_pair_of_devices_lazily_unmounted() {
+    let volume = Volume::format_devices("4+2", &[160; 6]);
+    let detach = |volume: &Volume, disk: usize| volume.devices[disk].detach();
+    let again = |volume: &Volume, disk: usize| volume.devices[disk].mount_again();
+    lose_pairs_live(&volume, &Way { lose: &detach, state: "down", bring_back: &again });
+}
+
+/// Moves everything that lies in one directory to another.
+fn move_content(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::rename(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[test]
+fn the_contents_of_a_pair_removed() {
+    let volume = Volume::format("4+2", 6);
+    let aside = |volume: &Volume, disk: usize| volume.root().join(format!("content{disk}"));
+    let remove = |volume: &Volume, disk: usize| {
+        fs::create_dir_all(aside(volume, disk)).unwrap();
+        move_content(&volume.disks[disk], &aside(volume, disk));
+    };
+    let restore = |volume: &Volume, disk: usize| {
+        move_content(&aside(volume, disk), &volume.disks[disk]);
+    };
+    lose_pairs_live(&volume, &Way { lose: &remove, state: "down", bring_back: &restore });
+}
+
+#[test]
+fn pairs_of_eight_disks_of_two_sizes() {
+    let volume = Volume::format_devices("4+2", &[240, 240, 240, 240, 120, 120, 120, 120]);
+    volume.mount();
+    let capacity = volume.status()["space"]["total_bytes"].as_u64().unwrap();
+    // Two thirds of all bytes, as no disk is larger than a sixth of them; the file systems take a little.
+    assert!(capacity > (1440 << 20) / 3 * 2 / 100 * 85, "{capacity} bytes");
+    write_files(&volume.mnt());
+    for number in 0..6 {
+        fs::write(volume.mnt().join(format!("more{number}")), pattern(100 + number, 8_000_000))
+            .unwrap();
+    }
+    volume.sync();
+    let aside = volume.root().join("aside");
+    fs::create_dir(&aside).unwrap();
+    for pair in [[0usize, 1], [0, 7], [4, 6], [2, 5]] {
+        for disk in pair {
+            volume.devices[disk].detach();
+        }
+        volume.wait_status("both disks are down", |status| {
+            pair.iter().all(|disk| status["disks"][disk]["state"] == "down")
+        });
+        drop_caches();
+        check_files(&volume.mnt());
+        // Six others are left: what is written now misses nothing.
+        fsynced_write(&volume.mnt().join("live"), &pattern(pair[0] as u64, 3_000_000));
+        for disk in pair {
+            volume.devices[disk].mount_again();
+        }
+        volume.wait_status("all disks are back", |status| status["state"] == "healthy");
+        drop_caches();
+        check_files(&volume.mnt());
+        let read = fs::read(volume.mnt().join("live")).unwrap();
+        assert!(read == pattern(pair[0] as u64, 3_000_000));
+    }
+    let margins = volume.status()["stripes_by_margin"].clone();
+    assert!(margins.as_object().unwrap().keys().all(|margin| margin == "2"), "{margins}");
+    volume.umount();
+    volume.fsck();
+}
+
+#[test]
+fn losing_every_log_disk_makes_a_mount_read_only() {
+    let volume = Volume::format("4+2", 6);
+    volume.mount();
+    write_files(&volume.mnt());
+    fsynced_write(&volume.mnt().join("last"), b"acknowledged");
+    volume.sync();
+    let status = volume.status();
+    let log = status["log"]["disks"].as_array().unwrap();
+    let log: Vec<usize> =
+        log.iter().map(|disk| usize::try_from(disk.as_u64().unwrap() - 1).unwrap()).collect();
+    let aside = volume.root().join("aside");
+    fs::create_dir(&aside).unwrap();
+    for disk in &log {
+        fs::rename(&volume.disks[*disk], aside.join(format!("d{disk}"))).unwrap();
+    }
+    volume.wait_status("the volume is read-only", |status| status["state"] == "read-only");
+    let error = fs::write(volume.mnt().join("new"), b"x").expect_err("nothing can be changed");
+    assert!(matches!(error.raw_os_error(), Some(libc::EROFS | libc::EIO)), "{error}");
+    for disk in &log {
+        fs::rename(aside.join(format!("d{disk}")), &volume.disks[*disk]).unwrap();
+    }
+    // Not even an unmount can be clean; it must not hang.
+    drop(ironfs().arg("umount").arg(volume.mnt()).output().unwrap());
+    volume.mount();
+    check_files(&volume.mnt());
+    assert_eq!(fs::read(volume.mnt().join("last")).unwrap(), b"acknowledged");
+    fsynced_write(&volume.mnt().join("new"), b"writable again");
+    volume.umount();
+    volume.fsck();
+}
+
 #[test]
 fn three_away_is_eio_and_never_wrong_bytes() {
     let volume = Volume::format("4+2", 6);

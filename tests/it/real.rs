@@ -1,5 +1,6 @@
 //! Real mounts: a volume on directories of this machine, served by the real program through the real kernel.
 
+use crate::device::Device;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,6 +13,8 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A volume of its own, unmounted and removed at the end.
 pub(crate) struct Volume {
+    /// What its disks are mounted from, if they are not plain directories.
+    pub(crate) devices: Vec<Device>,
     root: tempfile::TempDir,
     pub(crate) name: String,
     pub(crate) disks: Vec<PathBuf>,
@@ -31,6 +34,23 @@ impl Volume {
 
     /// A fresh volume below `place`.
     pub(crate) fn format_on(class: &str, count: usize, place: &Path) -> Self {
+        let volume = Self::prepare(count, place);
+        volume.format_disks(class, &["--allow-same-device"]);
+        volume
+    }
+
+    /// A fresh volume of one ext4 file system for each of `mib`, of so many MiB.
+    pub(crate) fn format_devices(class: &str, mib: &[u64]) -> Self {
+        let mut volume = Self::prepare(mib.len(), &std::env::temp_dir());
+        for (disk, mib) in volume.disks.iter().zip(mib) {
+            volume.devices.push(Device::ext4(&disk.with_extension("image"), *mib, disk));
+        }
+        volume.format_disks(class, &[]);
+        volume
+    }
+
+    /// Empty directories for a volume.
+    pub(crate) fn prepare(count: usize, place: &Path) -> Self {
         require_root_and_fuse();
         let root = tempfile::Builder::new().prefix("ironfs-it-").tempdir_in(place).unwrap();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -41,20 +61,17 @@ impl Volume {
             std::fs::create_dir(disk).unwrap();
         }
         std::fs::create_dir(root.path().join("mnt")).unwrap();
-        let volume = Self { root, name, disks };
-        let mut arguments = vec!["format".to_owned(), volume.name.clone()];
-        arguments.extend([
-            "--class".to_owned(),
-            class.to_owned(),
-            "--allow-same-device".to_owned(),
-        ]);
-        arguments.extend(["--config".to_owned(), volume.config().display().to_string()]);
-        arguments.push("--disk".to_owned());
-        arguments.extend(volume.disks.iter().map(|disk| disk.display().to_string()));
-        succeed(ironfs().args(arguments));
+        Self { devices: Vec::new(), root, name, disks }
+    }
+
+    /// Makes the volume out of its prepared directories.
+    pub(crate) fn format_disks(&self, class: &str, options: &[&str]) {
+        let mut command = ironfs();
+        command.args(["format", &self.name, "--class", class]).args(options);
+        command.arg("--config").arg(self.config()).arg("--disk").args(&self.disks);
+        succeed(&mut command);
         // Disks that a test has taken away do not come while it mounts.
-        volume.set_limit("disk_wait_s", 10, 0);
-        volume
+        self.set_limit("disk_wait_s", 10, 0);
     }
 
     /// Changes a limit in the configuration from its default.
