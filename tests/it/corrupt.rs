@@ -19,7 +19,8 @@ fn files_below(dir: &Path, found: &mut Vec<PathBuf>) {
     found.sort();
 }
 
-fn shards(disk: &Path) -> Vec<PathBuf> {
+/// Shard files of a disk.
+pub(crate) fn shards(disk: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     files_below(&disk.join("shards"), &mut found);
     // What an earlier round has emptied cannot be damaged further.

@@ -1,5 +1,6 @@
 //! kill -9 of the server under a verifying writer: what was fsynced is there, names are a prefix.
 
+use crate::corrupt::shards;
 use crate::real::{Volume, pattern};
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -116,6 +117,13 @@ fn what_was_fsynced_survives_kill_9() {
             file.sync_all().unwrap();
         }
     }
+    // What the killed servers had put and not committed is collected.
+    volume.wait_status("every shard belongs to a stripe", |status| {
+        let margins = status["stripes_by_margin"].as_object().unwrap().values();
+        let stripes: u64 = margins.map(|count| count.as_u64().unwrap()).sum();
+        let shards: usize = volume.disks.iter().map(|disk| shards(disk).len()).sum();
+        shards as u64 == 6 * stripes
+    });
     volume.umount();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let left = mounts.contains(&*volume.mnt().to_string_lossy());
