@@ -32,6 +32,8 @@ pub struct Limits {
     pub dirty_mib: u32,
     /// Verified file data kept for reading again, in MiB.
     pub read_cache_mib: u32,
+    /// Extents and stripe records kept decoded for reading, in MiB.
+    pub extent_cache_mib: u32,
     /// Pages of the metadata kept in memory, in MiB.
     pub metadata_cache_mib: u32,
     /// Footers of shards kept in memory, in MiB.
@@ -73,6 +75,7 @@ impl Default for Limits {
         Self {
             dirty_mib: 256,
             read_cache_mib: 128,
+            extent_cache_mib: 16,
             metadata_cache_mib: 128,
             footer_cache_mib: 32,
             open_shards: 256,
@@ -96,10 +99,11 @@ impl Default for Limits {
 
 impl Limits {
     /// Name, value, smallest and largest allowed value of each limit.
-    fn ranges(&self) -> [(&'static str, u32, u32, u32); 19] {
+    fn ranges(&self) -> [(&'static str, u32, u32, u32); 20] {
         [
             ("dirty_mib", self.dirty_mib, 64, 65_536),
             ("read_cache_mib", self.read_cache_mib, 1, 1_048_576),
+            ("extent_cache_mib", self.extent_cache_mib, 1, 65_536),
             ("metadata_cache_mib", self.metadata_cache_mib, 1, 1_048_576),
             ("footer_cache_mib", self.footer_cache_mib, 1, 65_536),
             ("open_shards", self.open_shards, 8, 65_536),

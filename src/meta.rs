@@ -1,6 +1,7 @@
 //! Metadata: one ordered log of commands, one deterministic state machine in redb. Knows nothing of FUSE and of
 //! file data beyond where it lies.
 
+pub mod changes;
 pub mod check;
 pub mod client;
 pub mod command;

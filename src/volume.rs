@@ -311,6 +311,7 @@ fn data_limits(limits: &Limits) -> DataLimits {
     DataLimits {
         dirty_bytes: u64::from(limits.dirty_mib) * MIB,
         read_cache_bytes: u64::from(limits.read_cache_mib) * MIB,
+        extent_cache_bytes: u64::from(limits.extent_cache_mib) * MIB,
         hot_fsync_bytes: limits.hot_fsync_kib * 1024,
         hot_bytes: 2 * u64::from(limits.hot_mib) * MIB,
         flush_age: Duration::from_millis(u64::from(limits.flush_age_ms)),

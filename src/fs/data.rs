@@ -9,6 +9,7 @@
 
 mod bulk;
 mod cache;
+mod chunks;
 mod dirty;
 mod flush;
 mod ranges;
@@ -26,6 +27,7 @@ use crate::stripe::reader::StripeReader;
 use crate::stripe::writer::{Placer, StripeWriter};
 use crate::types::{Ino, LogPosition, Timestamp};
 use cache::FrameCache;
+use chunks::ChunkCache;
 use dirty::Dirty;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,6 +62,8 @@ pub struct DataLimits {
     pub dirty_bytes: u64,
     /// Decompressed frames kept for reading again.
     pub read_cache_bytes: u64,
+    /// Extents and stripe records kept decoded.
+    pub extent_cache_bytes: u64,
     /// Largest fsync of one file that goes into the log.
     pub hot_fsync_bytes: u32,
     /// Hot bytes of the volume beyond which an fsync makes stripes instead.
@@ -96,6 +100,7 @@ pub struct Data {
     space: Arc<dyn SpaceSource>,
     limits: DataLimits,
     frames: FrameCache,
+    chunks: ChunkCache,
     /// Nodes with dirty data; being here keeps them in memory.
     dirty_nodes: Mutex<BTreeMap<Ino, Arc<Node>>>,
     dirty_bytes: AtomicU64,
@@ -123,6 +128,7 @@ impl Data {
             placer: parts.placer,
             space: parts.space,
             frames: FrameCache::new(parts.limits.read_cache_bytes),
+            chunks: ChunkCache::new(parts.limits.extent_cache_bytes),
             limits: parts.limits,
             dirty_nodes: Mutex::default(),
             dirty_bytes: AtomicU64::new(0),

@@ -2,6 +2,7 @@
 //! log is local or Raft.
 
 use crate::error::{Error, Result};
+use crate::meta::changes::Changes;
 use crate::meta::command::{Answer, Command, Inode};
 use crate::meta::store::View;
 use crate::meta::{Log, Reply};
@@ -13,6 +14,9 @@ use std::sync::Arc;
 pub trait Views: Send + Sync + Debug {
     /// The state as of the last applied command.
     fn view(&self) -> Result<View>;
+
+    /// Counts of what was changed.
+    fn changes(&self) -> &Changes;
 }
 
 /// Handle to the metadata; cheap to clone.
@@ -71,6 +75,11 @@ impl MetaClient {
     /// Everything before this position is durable.
     pub fn durable(&self) -> LogPosition {
         self.log.durable()
+    }
+
+    /// Counts of what was changed.
+    pub fn changes(&self) -> &Changes {
+        self.views.changes()
     }
 
     /// The state as of the last applied command.

@@ -13,6 +13,7 @@ use crate::disk::set::DiskHandle;
 use crate::disk::superblock::{Member, MemberList, MemberState};
 use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::limits::COMMAND_BYTES_MAX;
+use crate::meta::changes::Changes;
 use crate::meta::client::Views;
 use crate::meta::command::Command;
 use crate::meta::store::View;
@@ -216,6 +217,10 @@ impl Log for LocalLog {
 impl Views for LocalLog {
     fn view(&self) -> Result<View> {
         self.shared.store().view()
+    }
+
+    fn changes(&self) -> &Changes {
+        &self.shared.changes
     }
 }
 

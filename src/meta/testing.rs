@@ -2,6 +2,7 @@
 
 use crate::class::Class;
 use crate::error::Result;
+use crate::meta::changes::Changes;
 use crate::meta::client::{MetaClient, Views};
 use crate::meta::command::Command;
 use crate::meta::store::{Store, View};
@@ -15,13 +16,14 @@ use std::sync::{Arc, Mutex};
 pub struct MemLog {
     store: Store,
     order: Mutex<()>,
+    changes: Changes,
 }
 
 impl MemLog {
     /// An empty state.
     pub fn empty() -> Arc<Self> {
         let store = Store::open(redb::backends::InMemoryBackend::new(), 16 << 20).unwrap();
-        Arc::new(Self { store, order: Mutex::default() })
+        Arc::new(Self { store, order: Mutex::default(), changes: Changes::default() })
     }
 
     /// A formatted volume of `class` whose first mount has begun.
@@ -53,7 +55,9 @@ impl MemLog {
         let _order = self.order.lock().unwrap();
         // What is applied must survive the stored form.
         let commands: Vec<Command> = commands.iter().map(round_trip).collect();
-        self.store.apply(self.store.applied(), &commands).unwrap()
+        let replies = self.store.apply(self.store.applied(), &commands).unwrap();
+        commands.iter().for_each(|command| self.changes.note(command));
+        replies
     }
 }
 
@@ -91,5 +95,9 @@ impl Log for MemLog {
 impl Views for MemLog {
     fn view(&self) -> Result<View> {
         self.store.view()
+    }
+
+    fn changes(&self) -> &Changes {
+        &self.changes
     }
 }

@@ -81,7 +81,8 @@ const MAY_IMPORT: &[Row] = &[
     row("meta/tables", OPEN, &["meta/command"]),
     row("meta/model", OPEN, &["meta!", "meta/tables"]),
     row("meta/store", OPEN, &["meta!", "meta/tables", "meta/model", "disk"]),
-    row("meta/client", OPEN, &["meta!", "meta/store"]),
+    row("meta/changes", OPEN, &[]),
+    row("meta/client", OPEN, &["meta!", "meta/changes", "meta/store"]),
     row("meta/log", OPEN, &["meta!", "disk", "net"]),
     // Compares what the tables hold; offline, for fsck.
     row("meta/check", OPEN, &["meta!", "meta/store"]),
@@ -89,7 +90,7 @@ const MAY_IMPORT: &[Row] = &[
     row(
         "meta/local",
         OPEN,
-        &["meta!", "meta/log", "meta/store", "meta/client", "meta/recover", "disk"],
+        &["meta!", "meta/log", "meta/store", "meta/changes", "meta/client", "meta/recover", "disk"],
     ),
     // Finds the newest state of all, and starts the local log from it.
     row(

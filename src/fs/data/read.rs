@@ -1,12 +1,13 @@
 //! Reading: dirty buffers over hot bytes over extents and inline content.
 
+use super::chunks::LazyView;
 use super::{Data, may_have_moved};
-use crate::error::{Error, Posix, Result};
+use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::extent::Place;
 use crate::fs::node::Node;
 use crate::limits::{CHUNK_BYTES, SEGMENT_BYTES};
-use crate::meta::command::{Inode, segment_address};
-use crate::meta::store::{ChunkView, View};
+use crate::meta::command::segment_address;
+use crate::meta::store::ChunkView;
 use crate::stripe::layout::StripeRecord;
 use crate::stripe::reader::Piece;
 use crate::types::{ChunkIndex, Ino, SlotIndex, StripeId};
@@ -21,6 +22,8 @@ use std::sync::Arc;
 type Pieces = Vec<(usize, Bytes)>;
 
 const SEGMENT: u64 = SEGMENT_BYTES as u64;
+/// How often a read looks anew whose extents moved under it.
+const ATTEMPTS_MAX: u32 = 8;
 
 /// A piece to be read, and where it goes.
 struct Wanted {
@@ -34,7 +37,7 @@ struct Wanted {
 /// What has to be read from stripes for one range of a file, and what lies over it.
 #[derive(Default)]
 struct Plan {
-    stripes: BTreeMap<StripeId, (Option<StripeRecord>, Vec<Wanted>)>,
+    stripes: BTreeMap<StripeId, Vec<Wanted>>,
     /// Bytes that are in the metadata: where they start in the answer.
     inline: Vec<(usize, Bytes)>,
     hot: Vec<(usize, Bytes)>,
@@ -67,25 +70,36 @@ impl Data {
     ///
     /// Errors: `Stale` if the inode is gone, else what the stripes say.
     pub(super) async fn committed(&self, ino: Ino, range: Range<u64>) -> Result<Vec<u8>> {
-        match self.committed_once(ino, range.clone()).await {
-            Err(error) if may_have_moved(&error) => self.committed_once(ino, range).await,
-            result => result,
+        for _attempt in 1..ATTEMPTS_MAX {
+            match self.committed_once(ino, range.clone()).await {
+                Err(error) if may_have_moved(&error) => {}
+                result => return result,
+            }
         }
+        let result = self.committed_once(ino, range).await;
+        result.map_err(|error| match may_have_moved(&error) {
+            true => {
+                Error::with_source(ErrorKind::Corrupt, "an extent names what is not there", error)
+            }
+            false => error,
+        })
     }
 
     async fn committed_once(&self, ino: Ino, range: Range<u64>) -> Result<Vec<u8>> {
-        let plan = {
-            let view = self.meta.view()?;
-            let inode = view.inode(ino)?.ok_or(Posix::Stale)?;
-            self.plan(&view, &inode, &range)?
+        let (plan, records) = {
+            let mut view = LazyView::new(&self.meta);
+            let plan = self.plan(&mut view, ino, &range)?;
+            let records = plan.stripes.keys().map(|stripe| self.chunks.record(&mut view, *stripe));
+            let records = records.collect::<Result<Vec<_>>>()?;
+            (plan, records)
         };
         let mut out = vec![0; buffer(range.end - range.start)];
         for (at, bytes) in &plan.inline {
             copy_into(&mut out, *at, bytes);
         }
-        let reads: Vec<BoxFuture<'_, Result<Pieces>>> = plan
-            .stripes
-            .values()
+        let reads: Vec<BoxFuture<'_, Result<Pieces>>> = records
+            .iter()
+            .zip(plan.stripes.values())
             .map(|(record, wanted)| self.read_stripe(record, wanted).boxed())
             .collect();
         for pieces in try_join_all(reads).await? {
@@ -99,19 +113,18 @@ impl Data {
         Ok(out)
     }
 
-    fn plan(&self, view: &View, inode: &Inode, range: &Range<u64>) -> Result<Plan> {
+    fn plan(&self, view: &mut LazyView<'_>, ino: Ino, range: &Range<u64>) -> Result<Plan> {
         let mut plan = Plan::default();
-        let inline_end = range.end.min(inode.inline.len() as u64);
-        if range.start < inline_end {
-            let bytes = inode.inline.slice(buffer(range.start)..buffer(inline_end));
-            plan.inline.push((0, bytes));
-        }
         let mut at = range.start;
         while at < range.end {
             let end = range.end.min((at / CHUNK_BYTES + 1) * CHUNK_BYTES);
-            let chunk = u32::try_from(at / CHUNK_BYTES).map_err(|_far| Posix::FileTooBig)?;
-            let content = view.chunk(inode, ChunkIndex(chunk))?;
-            self.plan_chunk(view, &mut plan, (&content, inode.ino), (at..end, range.start))?;
+            let index = u32::try_from(at / CHUNK_BYTES).map_err(|_far| Posix::FileTooBig)?;
+            let chunk = self.chunks.chunk(view, ino, ChunkIndex(index))?;
+            let inline_end = end.min(chunk.inline.len() as u64);
+            if at < inline_end {
+                plan.inline.push((0, chunk.inline.slice(buffer(at)..buffer(inline_end))));
+            }
+            self.plan_chunk(&mut plan, (&chunk.content, ino), (at..end, range.start))?;
             at = end;
         }
         Ok(plan)
@@ -120,7 +133,6 @@ impl Data {
     /// Plans one chunk: `part` of the file lies in it, and the answer starts at `base`.
     fn plan_chunk(
         &self,
-        view: &View,
         plan: &mut Plan,
         (content, ino): (&ChunkView, Ino),
         (part, base): (Range<u64>, u64),
@@ -133,7 +145,7 @@ impl Data {
             let wanted = part.start.max(shown.start)..part.end.min(shown.end);
             if wanted.start < wanted.end {
                 let within = wanted.start - start..wanted.end - start;
-                self.want(view, plan, place, within, buffer(wanted.start - base))?;
+                self.want(plan, place, within, buffer(wanted.start - base));
             }
         }
         let chunk_start = part.start / CHUNK_BYTES * CHUNK_BYTES;
@@ -149,21 +161,14 @@ impl Data {
     }
 
     /// Plans bytes `within` of one segment. Of a compressed frame all is read, for the cache.
-    fn want(
-        &self,
-        view: &View,
-        plan: &mut Plan,
-        place: &Place,
-        within: Range<u64>,
-        at: usize,
-    ) -> Result<()> {
+    fn want(&self, plan: &mut Plan, place: &Place, within: Range<u64>, at: usize) {
         let (start, end) = (buffer(within.start), buffer(within.end));
         if place.frame.compressed
             && let Some(segment) = self.frames.get(place.stripe, place.slot)
             && segment.len() >= end
         {
             plan.inline.push((at, segment.slice(start..end)));
-            return Ok(());
+            return;
         }
         let (offset, length) = match place.frame.compressed {
             true => (0, place.frame.raw_bytes),
@@ -172,20 +177,15 @@ impl Data {
         let skip = start - offset as usize;
         let part = skip..skip + (end - start);
         let piece = Piece { frame: place.frame, offset, length };
-        let (record, wanted) = plan.stripes.entry(place.stripe).or_default();
-        if record.is_none() {
-            *record = view.stripe(place.stripe)?;
-        }
-        wanted.push(Wanted { piece, slot: place.slot, part, at });
-        Ok(())
+        let wanted = Wanted { piece, slot: place.slot, part, at };
+        plan.stripes.entry(place.stripe).or_default().push(wanted);
     }
 
     async fn read_stripe(
         &self,
-        record: &Option<StripeRecord>,
+        record: &StripeRecord,
         wanted: &[Wanted],
     ) -> Result<Vec<(usize, Bytes)>> {
-        let record = record.as_ref().ok_or_else(|| Error::corrupt("an extent names no stripe"))?;
         let pieces: Vec<Piece> = wanted.iter().map(|wanted| wanted.piece).collect();
         let read = self.reader.read(record, &pieces).await?;
         let mut parts = Vec::with_capacity(read.len());

@@ -8,6 +8,7 @@ use crate::disk::set::DiskSet;
 use crate::disk::superblock::MemberList;
 use crate::error::{Error, Result};
 use crate::meta::Reply;
+use crate::meta::changes::Changes;
 use crate::meta::command::Command;
 use crate::meta::recover::OpenOptions;
 use crate::meta::store::Store;
@@ -120,6 +121,7 @@ pub(super) struct Shared {
     pub(super) durable: AtomicU64,
     pub(super) checkpointed: AtomicU64,
     pub(super) deaths: Deaths,
+    pub(super) changes: Changes,
     waiting: Mutex<Vec<Proposal>>,
     order: Mutex<Order>,
     state: RwLock<StateHandle>,
@@ -177,6 +179,7 @@ impl Shared {
             durable: AtomicU64::new(applied),
             checkpointed: AtomicU64::new(start.checkpointed.get()),
             deaths: start.deaths,
+            changes: Changes::default(),
             waiting: Mutex::new(Vec::new()),
             order: Mutex::new(order),
             state: RwLock::new(start.state),
@@ -216,6 +219,7 @@ impl Shared {
             }
             Err(error) => return refuse(answers, &error),
         };
+        commands.iter().for_each(|command| self.changes.note(command));
         self.order().push(encoded);
         self.applied.store(first.advance(commands.len() as u64).get(), Ordering::SeqCst);
         let mut end = first;
