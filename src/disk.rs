@@ -96,6 +96,11 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Fills `buffer` from `offset`. Bytes beyond the end are an error of kind `Corrupt`: a store knows the
     /// length of what it reads.
     fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()>;
+    /// Fills `buffer` as `read` does if that needs no waiting for a device, because the bytes are in memory. Answers
+    /// whether it did; if not, what is in `buffer` is undefined, and `read` tells why.
+    fn read_now(&self, _offset: u64, _buffer: &mut [u8]) -> bool {
+        false
+    }
     /// Writes all of `data` at `offset`, extending the file.
     fn write(&self, offset: u64, data: &[u8]) -> Result<()>;
     /// Sets the length; new space is zero and, where the device can, allocated.

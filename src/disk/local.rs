@@ -6,10 +6,11 @@ use crate::disk::{Disk, DiskEntry, DiskFile, DiskIdentity, LOCK_FILE, OpenMode, 
 use crate::error::{Error, ErrorKind, Posix, Result};
 use rustix::fs::{
     AtFlags, Dir, FallocateFlags, FileType, FlockOperation, Mode, OFlags, Stat, fallocate,
-    fdatasync, flock, fstat, fstatvfs, fsync, ftruncate, mkdirat, openat, renameat, stat, statat,
-    unlinkat,
+    fdatasync, flock, fstat, fstatfs, fstatvfs, fsync, ftruncate, mkdirat, openat, renameat, stat,
+    statat, unlinkat,
 };
-use rustix::io::{Errno, pread, pwrite, retry_on_intr};
+use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, pwrite, retry_on_intr};
+use std::io::IoSliceMut;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +28,8 @@ pub struct LocalDisk {
     path: PathBuf,
     label: Arc<str>,
     identity: DiskIdentity,
+    /// The files are in memory, so reading them waits for no device.
+    in_memory: bool,
     /// Held open while this disk is locked.
     lock: Mutex<Option<OwnedFd>>,
 }
@@ -36,7 +39,11 @@ struct LocalFile {
     file: OwnedFd,
     name: String,
     label: Arc<str>,
+    in_memory: bool,
 }
+
+/// `f_type` of file systems in memory (statfs(2)). They know no `RWF_NOWAIT`.
+const IN_MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
 
 impl LocalDisk {
     /// Opens the directory at `path`, which must exist.
@@ -56,7 +63,9 @@ impl LocalDisk {
         };
         let found = fstat(&root).map_err(|errno| failed(context(), errno))?;
         let identity = identity_of(&found);
-        Ok(Self { root, path, label, identity, lock: Mutex::new(None) })
+        let kind = fstatfs(&root).map_err(|errno| failed(context(), errno))?.f_type;
+        let in_memory = u32::try_from(kind).is_ok_and(|kind| IN_MEMORY.contains(&kind));
+        Ok(Self { root, path, label, identity, in_memory, lock: Mutex::new(None) })
     }
 
     fn context(&self, action: &str, name: &str) -> String {
@@ -106,7 +115,8 @@ impl Disk for LocalDisk {
         let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = retry_on_intr(|| openat(&self.root, name, flags, Mode::RUSR | Mode::WUSR))
             .map_err(|errno| failed(self.context(action, name), errno))?;
-        Ok(Arc::new(LocalFile { file, name: name.to_owned(), label: self.label.clone() }))
+        let (name, label) = (name.to_owned(), self.label.clone());
+        Ok(Arc::new(LocalFile { file, name, label, in_memory: self.in_memory }))
     }
 
     fn remove(&self, name: &str) -> Result<()> {
@@ -250,6 +260,17 @@ impl DiskFile for LocalFile {
             }
         }
         Ok(())
+    }
+
+    fn read_now(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        let wanted = buffer.len();
+        let read = if self.in_memory {
+            pread(&self.file, buffer, offset)
+        } else {
+            preadv2(&self.file, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT)
+        };
+        // EAGAIN, a part, or a file system that does not know the flag: whoever may wait reads it.
+        read == Ok(wanted)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<()> {

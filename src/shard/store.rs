@@ -89,6 +89,13 @@ pub(super) fn parse_name(name: &str) -> Option<ShardKey> {
     file_name(key).ends_with(&format!("/{name}")).then_some(key)
 }
 
+/// The wanted range of what was read to cover it.
+fn cut(covering: Vec<u8>, cover: &Range<u64>, range: &Range<u64>) -> Bytes {
+    let skip = usize::try_from(range.start - cover.start).unwrap_or(covering.len());
+    let wanted = usize::try_from(range.end - range.start).unwrap_or(0);
+    Bytes::from(covering).slice(skip..skip + wanted)
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -282,6 +289,20 @@ impl ShardStore {
         ranges.iter().map(|range| self.fetch_range(key, &shard, range)).collect()
     }
 
+    /// As `fetch`, if all of it is in memory: an open shard, and bytes that the kernel keeps. Blocks on nothing. `None` says
+    /// that `fetch` has to look.
+    pub fn fetch_now(&self, key: ShardKey, ranges: &[Range<u64>]) -> Option<Vec<Bytes>> {
+        let shard = self.open.get(&key)?;
+        let range_now = |range: &Range<u64>| {
+            let cover = shard.footer.cover(range)?;
+            let mut buffer = vec![0; usize::try_from(cover.end - cover.start).ok()?];
+            let read = shard.file.read_now(HEADER_BYTES + cover.start, &mut buffer);
+            let good = read && shard.footer.check_blocks(cover.start, &buffer);
+            good.then(|| cut(buffer, &cover, range))
+        };
+        ranges.iter().map(range_now).collect()
+    }
+
     fn fetch_range(&self, key: ShardKey, shard: &OpenShard, range: &Range<u64>) -> Result<Bytes> {
         let cover = shard.footer.cover(range).ok_or_else(|| {
             Error::internal(format!("{}: no bytes {range:?} in its cells", name_of(key)))
@@ -298,9 +319,7 @@ impl ShardStore {
                 self.id
             )));
         }
-        let skip = usize::try_from(range.start - cover.start).unwrap_or(length);
-        let wanted = usize::try_from(range.end - range.start).unwrap_or(0);
-        Ok(Bytes::from(buffer).slice(skip..skip + wanted))
+        Ok(cut(buffer, &cover, range))
     }
 
     /// What the shard says of itself.

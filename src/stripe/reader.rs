@@ -55,6 +55,8 @@ pub trait Members: Send + Sync + std::fmt::Debug {
     fn epoch(&self) -> Epoch;
 }
 
+/// Up to this much is verified in the calling task: that takes less time than another thread needs to wake up.
+const OPEN_HERE_BYTES_MAX: u64 = 64 * 1024;
 /// How long a disk may take to answer a fetch before its shard is decoded around.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -195,6 +197,9 @@ impl StripeReader {
     }
 
     async fn open(&self, plan: &Arc<ReadPlan>, columns: Columns) -> Result<Vec<Bytes>> {
+        if plan.bytes() <= OPEN_HERE_BYTES_MAX {
+            return plan.open(&columns);
+        }
         let plan = Arc::clone(plan);
         self.cpu.run(move || plan.open(&columns)).await
     }

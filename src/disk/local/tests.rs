@@ -41,6 +41,23 @@ fn files_are_written_read_grown_and_cut() {
 }
 
 #[test]
+fn bytes_in_memory_are_read_at_once() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let disk = LocalDisk::open(dir.path()).unwrap();
+    let file = disk.open("f", OpenMode::CreateNew).unwrap();
+    file.write(0, b"abcdef").unwrap();
+    let mut bytes = [0; 4];
+    assert!(file.read_now(1, &mut bytes));
+    assert_eq!(&bytes, b"bcde");
+    assert!(!file.read_now(3, &mut bytes), "beyond the end");
+    // Elsewhere the kernel may say that it would have to wait; what it does read is right.
+    let (_dir, disk) = self::disk();
+    let file = disk.open("f", OpenMode::CreateNew).unwrap();
+    file.write(0, b"abcdef").unwrap();
+    assert!(!file.read_now(1, &mut bytes) || &bytes == b"bcde");
+}
+
+#[test]
 fn what_is_there_and_what_is_not() {
     let (dir, disk) = disk();
     for mode in [OpenMode::Read, OpenMode::Write] {

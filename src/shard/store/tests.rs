@@ -1,6 +1,7 @@
 use super::{ShardStore, StoreLimits, file_name};
-use crate::disk::Disk;
+use crate::disk::local::LocalDisk;
 use crate::disk::sim::SimMachine;
+use crate::disk::{Disk, OpenMode};
 use crate::error::{ErrorKind, Posix};
 use crate::net::{Seal, ShardHeader, ShardKey};
 use crate::types::{ClassId, DiskId, Epoch, ShardIndex, StripeId, VolumeId};
@@ -64,6 +65,26 @@ fn ranges_read_back_at_every_boundary() {
     let footer = store.stat(key(5)).unwrap();
     assert_eq!((footer.cells_bytes, &footer.slot_table[..]), (cells.len() as u64, &b"slots"[..]));
     store.verify(key(5)).unwrap();
+}
+
+#[test]
+fn what_is_in_memory_is_fetched_at_once_and_checked_as_well() {
+    // tmpfs, where all of it is in memory.
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(LocalDisk::open(dir.path()).unwrap());
+    let cells = put(&open(&disk), 5);
+    let store = open(&disk);
+    let ranges = [70..9000, 65_000..66_000];
+    assert!(store.fetch_now(key(5), &ranges).is_none(), "the shard is not open yet");
+    let fetched = store.fetch(key(5), &ranges).unwrap();
+    assert!(fetched[0] == cells[70..9000] && fetched[1] == cells[65_000..66_000]);
+    assert_eq!(store.fetch_now(key(5), &ranges), Some(fetched));
+    let beyond = cells.len() as u64..cells.len() as u64 + 1;
+    assert!(store.fetch_now(key(5), &[beyond]).is_none());
+    let file = disk.open(&file_name(key(5)), OpenMode::Write).unwrap();
+    file.write(8192 + 5000, b"damage").unwrap();
+    assert!(store.fetch_now(key(5), &ranges).is_none(), "a CRC fails");
+    assert_eq!(store.fetch(key(5), &ranges).unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
 #[test]

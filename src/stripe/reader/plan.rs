@@ -57,6 +57,12 @@ impl ReadPlan {
         Ok(Self { geometry, pieces: planned, wanted })
     }
 
+    /// Bytes that `open` has to go through.
+    pub(super) fn bytes(&self) -> u64 {
+        let covers = self.pieces.iter().filter_map(|(_piece, cover)| cover.as_ref());
+        covers.map(|cover| cover.body.end - cover.body.start).sum()
+    }
+
     /// Verifies the pieces and cuts them out. Error: `Corrupt`.
     pub(super) fn open(&self, columns: &Columns) -> Result<Vec<Bytes>> {
         let open = |(piece, cover): &(Piece, Option<Cover>)| {
