@@ -3,7 +3,7 @@
 use crate::class::Class;
 use crate::disk::set::DiskSet;
 use crate::disk::superblock::MemberState;
-use crate::error::{Error, Posix, Result};
+use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::meta::local::LocalLog;
 use crate::net::Priority;
 use crate::placement::{Candidate, Ring};
@@ -92,28 +92,85 @@ impl Placer for RingPlacer {
         let id = self.next_id()?;
         let (epoch, ring) = self.ring();
         let walk = ring.walk(id);
-        let healthy: Vec<DiskId> =
-            walk.iter().copied().filter(|disk| self.disks.get(*disk).is_some()).collect();
-        let (k, n) = (usize::from(class.scheme.k()), usize::from(class.scheme.n()));
-        // The writer asks for one shard more than k as long as there are disks for it.
-        if healthy.len() < k {
-            return Err(Error::unavailable(format!(
-                "place a stripe of class {class}: {} disks are in use, {k} are needed",
-                healthy.len()
-            )));
-        }
-        let roomy: Vec<DiskId> =
-            healthy.iter().copied().filter(|disk| !self.disks.is_full(*disk)).collect();
-        // Full disks are passed over like lost ones; the writer asks for as many shards as there are disks for.
-        let passed_over = healthy.len() - roomy.len();
-        if roomy.len() < k || (roomy.len() < n && passed_over > n - k) {
-            let context = format!(
-                "place a stripe of class {class}: {passed_over} of {} disks in use are full",
-                healthy.len()
-            );
-            return Err(Error::new(crate::error::ErrorKind::Posix(Posix::NoSpace), context));
-        }
-        let disks = roomy.into_iter().map(|disk| (HERE, disk)).collect();
+        let in_use = |disk: &DiskId| self.disks.get(*disk).is_some();
+        let found: Vec<Found> = walk
+            .into_iter()
+            .filter(in_use)
+            .map(|disk| Found { disk, full: self.disks.is_full(disk) })
+            .collect();
+        let disks = choose(&found, class, priority)?;
+        let disks = disks.into_iter().map(|disk| (HERE, disk)).collect();
         Ok(Target { id, class_id, class, epoch, disks, priority })
+    }
+}
+
+/// A disk in use, in the order of a stripe's walk.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    disk: DiskId,
+    full: bool,
+}
+
+/// Disks for a stripe, of those that are in use. Full ones are passed over like lost ones, as long as the class survives
+/// the loss of so many; the writer asks for as many shards as there are disks for. What makes room or restores
+/// redundancy may try the full ones too, last.
+fn choose(found: &[Found], class: Class, priority: Priority) -> Result<Vec<DiskId>> {
+    let (k, n) = (usize::from(class.scheme.k()), usize::from(class.scheme.n()));
+    if found.len() < k {
+        return Err(Error::unavailable(format!(
+            "place a stripe of class {class}: {} disks are in use, {k} are needed",
+            found.len()
+        )));
+    }
+    let (full, mut disks): (Vec<Found>, Vec<Found>) = found.iter().partition(|found| found.full);
+    if disks.len() < n {
+        match priority {
+            Priority::Background => disks.extend(full),
+            Priority::Sync | Priority::Read if disks.len() < k || full.len() > n - k => {
+                let context = format!(
+                    "place a stripe of class {class}: {} of {} disks in use are full",
+                    full.len(),
+                    found.len()
+                );
+                return Err(Error::new(ErrorKind::Posix(Posix::NoSpace), context));
+            }
+            Priority::Sync | Priority::Read => {}
+        }
+    }
+    Ok(disks.into_iter().map(|found| found.disk).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Found, choose};
+    use crate::error::{ErrorKind, Posix};
+    use crate::net::Priority;
+    use crate::types::DiskId;
+
+    /// Disks 1, 2, ...; `f` stands for a full one.
+    fn check(disks: &str, priority: Priority, expected: Result<&[u32], ErrorKind>) {
+        let found: Vec<Found> = (1..)
+            .zip(disks.chars())
+            .map(|(number, state)| Found { disk: DiskId(number), full: state == 'f' })
+            .collect();
+        let chosen = choose(&found, "4+2".parse().unwrap(), priority);
+        let chosen = chosen.map(|disks| disks.iter().map(|disk| disk.0).collect::<Vec<_>>());
+        assert_eq!(chosen.map_err(|error| error.kind()), expected.map(<[u32]>::to_vec), "{disks}");
+    }
+
+    #[test]
+    fn full_disks_are_passed_over_like_lost_ones() {
+        let full = Err(ErrorKind::Posix(Posix::NoSpace));
+        check("......", Priority::Sync, Ok(&[1, 2, 3, 4, 5, 6]));
+        check("f....f", Priority::Sync, Ok(&[2, 3, 4, 5]));
+        check("ff...f", Priority::Sync, full);
+        check("f...", Priority::Sync, full);
+        check("....", Priority::Sync, Ok(&[1, 2, 3, 4]));
+        check("...", Priority::Sync, Err(ErrorKind::Unavailable));
+        check("fff......", Priority::Sync, Ok(&[4, 5, 6, 7, 8, 9]));
+        check("fff.....", Priority::Sync, full);
+        check("fff.....", Priority::Background, Ok(&[4, 5, 6, 7, 8, 1, 2, 3]));
+        check("ffffff", Priority::Background, Ok(&[1, 2, 3, 4, 5, 6]));
+        check("f......", Priority::Background, Ok(&[2, 3, 4, 5, 6, 7]));
     }
 }
