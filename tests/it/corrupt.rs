@@ -59,6 +59,12 @@ fn damage(path: &Path, how: Damage) {
     }
 }
 
+fn damage_below(dir: &Path, how: Damage) {
+    let mut files = Vec::new();
+    files_below(dir, &mut files);
+    files.iter().for_each(|file| damage(file, how));
+}
+
 fn kinds() -> Vec<Damage> {
     let mut kinds = vec![Damage::Truncate, Damage::Empty, Damage::Remove];
     for at in [0u64, 63, 5000, 8192, 8200, 70_000, 123_456, 999_983, 1_400_001] {
@@ -143,11 +149,7 @@ fn log_and_state_of_two_disks_damaged_between_mounts() {
     for how in [Damage::Flip(5000), Damage::Zero(4096), Damage::Truncate, Damage::Empty] {
         for disk in 0..2 {
             for folder in ["log", "meta"] {
-                let mut files = Vec::new();
-                files_below(&volume.disks[disk].join(folder), &mut files);
-                for file in files {
-                    damage(&file, how);
-                }
+                damage_below(&volume.disks[disk].join(folder), how);
             }
         }
         volume.mount();
@@ -252,11 +254,7 @@ fn log_of_two_disks_damaged_while_mounted() {
             file.sync_all().unwrap();
         }
         for disk in log_disks(&volume).into_iter().take(2) {
-            let mut files = Vec::new();
-            files_below(&volume.disks[disk].join("log"), &mut files);
-            for file in files {
-                damage(&file, how);
-            }
+            damage_below(&volume.disks[disk].join("log"), how);
         }
         // Nothing of it may be needed again except by who comes after a crash.
         volume.kill();

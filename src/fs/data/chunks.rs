@@ -3,7 +3,7 @@
 
 use crate::error::{Posix, Result};
 use crate::meta::client::MetaClient;
-use crate::meta::store::{ChunkView, View};
+use crate::meta::store::ChunkView;
 use crate::stripe::layout::StripeRecord;
 use crate::types::{ChunkIndex, Ino, StripeId};
 use bytes::Bytes;
@@ -49,26 +49,6 @@ pub(super) struct ChunkCache {
     records: Cache<StripeId, Counted<StripeRecord>>,
 }
 
-/// A view of the metadata that is opened when something is not in the cache.
-pub(super) struct LazyView<'a> {
-    meta: &'a MetaClient,
-    view: Option<View>,
-}
-
-impl<'a> LazyView<'a> {
-    pub(super) const fn new(meta: &'a MetaClient) -> Self {
-        Self { meta, view: None }
-    }
-
-    fn get(&mut self) -> Result<&View> {
-        let view = match self.view.take() {
-            Some(view) => view,
-            None => self.meta.view()?,
-        };
-        Ok(self.view.insert(view))
-    }
-}
-
 impl ChunkCache {
     /// Holds at most about `bytes`.
     pub(super) fn new(bytes: u64) -> Self {
@@ -86,17 +66,19 @@ impl ChunkCache {
     /// Errors: `Stale` if the inode is gone.
     pub(super) fn chunk(
         &self,
-        lazy: &mut LazyView<'_>,
+        meta: &MetaClient,
         ino: Ino,
         chunk: ChunkIndex,
     ) -> Result<Arc<Chunk>> {
-        let count = lazy.meta.changes().of_content(ino);
+        // The count comes before the view: what changes between the two makes the entry out of date at worst. A view
+        // that was opened earlier, for another chunk, would be kept under a count that it has not seen.
+        let count = meta.changes().of_content(ino);
         if let Some((at, known)) = self.chunks.get(&(ino, chunk))
             && at == count
         {
             return Ok(known);
         }
-        let view = lazy.get()?;
+        let view = meta.view()?;
         let inode = view.inode(ino)?.ok_or(Posix::Stale)?;
         let content = view.chunk(&inode, chunk)?;
         let inline = if chunk == ChunkIndex(0) { inode.inline } else { Bytes::new() };
@@ -108,19 +90,18 @@ impl ChunkCache {
     /// The record of a stripe.
     ///
     /// Errors: `NotFound` if there is none: an extent that names it has moved.
-    pub(super) fn record(
-        &self,
-        lazy: &mut LazyView<'_>,
-        stripe: StripeId,
-    ) -> Result<Arc<StripeRecord>> {
-        let count = lazy.meta.changes().of_stripes();
+    pub(super) fn record(&self, meta: &MetaClient, stripe: StripeId) -> Result<Arc<StripeRecord>> {
+        let count = meta.changes().of_stripes();
         if let Some((at, known)) = self.records.get(&stripe)
             && at == count
         {
             return Ok(known);
         }
-        let record = Arc::new(lazy.get()?.stripe(stripe)?.ok_or(Posix::NotFound)?);
+        let record = Arc::new(meta.view()?.stripe(stripe)?.ok_or(Posix::NotFound)?);
         self.records.insert(stripe, (count, Arc::clone(&record)));
         Ok(record)
     }
 }
+
+#[cfg(test)]
+mod tests;

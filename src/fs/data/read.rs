@@ -1,6 +1,5 @@
 //! Reading: dirty buffers over hot bytes over extents and inline content.
 
-use super::chunks::LazyView;
 use super::{Data, may_have_moved};
 use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::extent::Place;
@@ -87,9 +86,9 @@ impl Data {
 
     async fn committed_once(&self, ino: Ino, range: Range<u64>) -> Result<Vec<u8>> {
         let (plan, records) = {
-            let mut view = LazyView::new(&self.meta);
-            let plan = self.plan(&mut view, ino, &range)?;
-            let records = plan.stripes.keys().map(|stripe| self.chunks.record(&mut view, *stripe));
+            let plan = self.plan(ino, &range)?;
+            let stripes = plan.stripes.keys();
+            let records = stripes.map(|stripe| self.chunks.record(&self.meta, *stripe));
             let records = records.collect::<Result<Vec<_>>>()?;
             (plan, records)
         };
@@ -113,13 +112,13 @@ impl Data {
         Ok(out)
     }
 
-    fn plan(&self, view: &mut LazyView<'_>, ino: Ino, range: &Range<u64>) -> Result<Plan> {
+    fn plan(&self, ino: Ino, range: &Range<u64>) -> Result<Plan> {
         let mut plan = Plan::default();
         let mut at = range.start;
         while at < range.end {
             let end = range.end.min((at / CHUNK_BYTES + 1) * CHUNK_BYTES);
             let index = u32::try_from(at / CHUNK_BYTES).map_err(|_far| Posix::FileTooBig)?;
-            let chunk = self.chunks.chunk(view, ino, ChunkIndex(index))?;
+            let chunk = self.chunks.chunk(&self.meta, ino, ChunkIndex(index))?;
             let inline_end = end.min(chunk.inline.len() as u64);
             if at < inline_end {
                 plan.inline.push((0, chunk.inline.slice(buffer(at)..buffer(inline_end))));
