@@ -1,4 +1,4 @@
-//! Encoding and reconstruction of one row of full cells: `cargo bench --bench erasure`.
+//! Encoding and reconstruction of one row of full cells, and of pieces of them: `cargo bench --bench erasure`.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ironfs::erasure::{ErasureCoder, coder};
@@ -7,6 +7,8 @@ use ironfs::types::ShardIndex;
 use std::hint::black_box;
 
 const SCHEMES: [&str; 2] = ["4+2", "6+3"];
+/// What a read of one block needs of each cell.
+const PIECE_BYTES: u32 = 4096;
 
 /// k data cells and their m parity cells.
 fn row(coder: &dyn ErasureCoder) -> Vec<Vec<u8>> {
@@ -34,18 +36,21 @@ fn encode(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The first `lost` data cells are gone. Bytes are those of the row's data, as for encoding.
+/// The first `lost` data cells are gone, or pieces of them. Bytes are those of the row's data, as for encoding.
 fn reconstruct(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("reconstruct");
-    for scheme in SCHEMES {
+    for (scheme, length) in SCHEMES.iter().flat_map(|s| [(*s, CELL_BYTES), (*s, PIECE_BYTES)]) {
         let coder = coder(scheme.parse().expect("a scheme"));
         let cells = row(&*coder);
-        group.throughput(Throughput::Bytes(u64::from(coder.scheme().k()) * u64::from(CELL_BYTES)));
+        let length = usize::try_from(length).expect("a cell fits");
+        let k = usize::from(coder.scheme().k());
+        group.throughput(Throughput::Bytes((k * length) as u64));
         for lost in 1..=coder.scheme().m() {
             let wanted: Vec<_> = (0..lost).map(ShardIndex).collect();
             let good: Vec<_> =
-                (0..).zip(&cells).map(|(i, c)| (i >= lost).then_some(c.as_slice())).collect();
-            group.bench_function(BenchmarkId::new(scheme, lost), |bencher| {
+                (0..).zip(&cells).map(|(i, c)| (i >= lost).then_some(&c[..length])).collect();
+            let name = BenchmarkId::new(format!("{scheme} lost {lost}"), length);
+            group.bench_function(name, |bencher| {
                 bencher
                     .iter(|| coder.reconstruct(black_box(&good), &wanted).expect("enough cells"));
             });

@@ -7,8 +7,11 @@ use crate::types::ShardIndex;
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 
+mod gf;
+mod matrix;
 mod replica;
 mod rs;
+mod simd;
 #[cfg(test)]
 mod tests;
 

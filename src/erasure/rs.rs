@@ -1,6 +1,8 @@
 //! Reed-Solomon. The only module that knows `reed-solomon-simd`, whose output is pinned by golden vectors: the
 //! code of stripes on disk must never change under us.
 
+use super::matrix::{self, Pattern};
+use super::simd::Kernel;
 use super::{ErasureCoder, Scheme, TooFewCells, common_length, plan_any_k};
 use crate::types::ShardIndex;
 use reed_solomon_simd::{ReedSolomonDecoder, ReedSolomonEncoder};
@@ -14,6 +16,14 @@ thread_local! {
 
 /// Why no call of the library can fail here.
 const CHECKED: &str = "counts and lengths were checked against the limits";
+
+/// Longest cells that a matrix is faster for than the general decoder where no vector instructions look up its tables.
+const PORTABLE_BYTES_MAX: usize = 8 * 1024;
+
+/// Whether cells of `length` are better made by a matrix.
+fn prefers_matrix(length: usize) -> bool {
+    Kernel::best() != Kernel::Portable || length <= PORTABLE_BYTES_MAX
+}
 
 /// Coder of `k+m`.
 #[derive(Debug)]
@@ -59,6 +69,25 @@ impl ReedSolomon {
             let cell = |index| restored.restored_original(index).expect(CHECKED).to_vec();
             missing.into_iter().map(|index| (index, cell(index))).collect()
         })
+    }
+
+    /// The lost cells, in order of their indexes, out of k good ones, by the general decoder.
+    fn decode(&self, cells: &[Option<&[u8]>], lost: u64) -> Vec<Vec<u8>> {
+        let length = common_length(cells.iter().flatten().copied());
+        let restored = self.restore(cells, length);
+        let mut all = cells.to_vec();
+        for (index, cell) in &restored {
+            all[*index] = Some(cell);
+        }
+        let mut parity = vec![Vec::new(); self.m];
+        if lost >> self.k != 0 {
+            let data: Vec<_> = all[..self.k].iter().flatten().copied().collect();
+            self.encode_each(&data, |index, cell| parity[index] = cell.to_vec());
+        }
+        let cell = |index: usize| {
+            all[index].map_or_else(|| parity[index - self.k].clone(), <[u8]>::to_vec)
+        };
+        Pattern::indexes(lost).map(cell).collect()
     }
 
     /// Hands parity cell after parity cell to `take`.
@@ -112,20 +141,22 @@ impl ErasureCoder for ReedSolomon {
             return Err(TooFewCells { needed: self.scheme.k(), found });
         }
         let length = common_length(cells.iter().flatten().copied());
-
-        let restored = self.restore(cells, length);
-        let mut all = cells.to_vec();
-        for (index, cell) in &restored {
-            all[*index] = Some(cell);
-        }
-        let mut parity = vec![Vec::new(); self.m];
-        if wanted().any(|index| all[index].is_none()) {
-            let data: Vec<_> = all[..self.k].iter().flatten().copied().collect();
-            self.encode_each(&data, |index, cell| parity[index] = cell.to_vec());
-        }
-        Ok(wanted()
-            .map(|index| all[index].map_or_else(|| parity[index - self.k].clone(), <[u8]>::to_vec))
-            .collect())
+        let here = cells.iter().map(Option::is_some);
+        let here = here.enumerate().fold(0, |mask, (index, here)| mask | u64::from(here) << index);
+        let lost = wanted().fold(0, |mask, index| mask | 1 << index) & !here;
+        let made = if prefers_matrix(length) {
+            let sources =
+                Pattern::indexes(here).take(self.k).fold(0, |mask, index| mask | 1 << index);
+            let used: Vec<_> = Pattern::indexes(sources).filter_map(|index| cells[index]).collect();
+            let pattern = Pattern { scheme: self.scheme, sources, lost };
+            matrix::product(pattern, |units| self.decode(units, lost)).apply(&used)
+        } else {
+            self.decode(cells, lost)
+        };
+        let place = |index: usize| (lost & ((1 << index) - 1)).count_ones() as usize;
+        let cell =
+            |index: usize| cells[index].map_or_else(|| made[place(index)].clone(), <[u8]>::to_vec);
+        Ok(wanted().map(cell).collect())
     }
 
     fn plan(&self, available: u64, wanted: &[ShardIndex]) -> Option<Vec<ShardIndex>> {
