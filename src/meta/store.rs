@@ -107,7 +107,11 @@ impl Store {
     fn create(database: &Database) -> Result<(LogPosition, Totals)> {
         let current = (LogPosition(0), Totals::default());
         let transaction = checkpoint_transaction(database)?;
-        Txn::open(&transaction, current.1)?.put_config(current.0)?;
+        {
+            let mut txn = Txn::new(&transaction, current.1);
+            txn.create()?;
+            txn.put_config(current.0)?;
+        }
         transaction.commit().map_err(db)?;
         Ok(current)
     }
@@ -136,7 +140,7 @@ impl Store {
         transaction.set_durability(Durability::None).map_err(db)?;
         let next = first.advance(commands.len() as u64);
         let (replies, totals) = {
-            let mut txn = Txn::open(&transaction, current.1)?;
+            let mut txn = Txn::new(&transaction, current.1);
             let replies = commands.iter().map(|command| model::apply(&mut txn, command));
             let replies = replies.collect::<Result<Vec<Reply>>>()?;
             txn.put_config(next)?;
@@ -152,7 +156,7 @@ impl Store {
     pub fn checkpoint(&self) -> Result<LogPosition> {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let transaction = checkpoint_transaction(&self.database)?;
-        Txn::open(&transaction, current.1)?.put_config(current.0)?;
+        Txn::new(&transaction, current.1).put_config(current.0)?;
         transaction.commit().map_err(db)?;
         Ok(current.0)
     }
