@@ -1,7 +1,8 @@
 //! The FUSE edge: decode a request, call `fs`, turn the answer into a reply. The only module that knows fuser.
 //!
-//! Each request's future is polled once on the loop thread: what is in memory is answered there and then. What has
-//! to wait moves to a task with its reply, so no loop thread ever blocks on a disk or a lock.
+//! Each request's future is polled once on the loop thread: what is in memory is answered there and then, and so is a
+//! change of metadata that no other is in the way of. What has to wait moves to a task with its reply, so no loop thread
+//! waits for a lock, a sync or a stripe.
 
 use crate::error::{Error, Result};
 use crate::fs::attr::{SetAttr, SetTime};

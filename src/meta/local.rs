@@ -157,6 +157,21 @@ impl LocalLog {
         self.tasks.spawn(work).await.map_err(ended)?
     }
 
+    /// Applies what waits; the caller has the gate. A thread that runs no task, as those that serve the kernel, does
+    /// it itself: two hand-overs between threads take longer than most commands. Tasks never block their thread.
+    async fn apply_waiting(&self) -> Result<()> {
+        if tokio::task::try_id().is_none() {
+            self.shared.apply_waiting();
+            return Ok(());
+        }
+        let shared = self.shared.clone();
+        let apply = move || {
+            shared.apply_waiting();
+            Ok(())
+        };
+        self.shared.queue.run(apply).await
+    }
+
     async fn order(&self, commands: Vec<Command>) -> Result<(Vec<Reply>, LogPosition)> {
         self.shared.check_running()?;
         if commands.is_empty() {
@@ -177,12 +192,7 @@ impl LocalLog {
             if let Ok(answer) = answered.try_recv() {
                 return answer;
             }
-            let shared = self.shared.clone();
-            let apply = move || {
-                shared.apply_waiting();
-                Ok(())
-            };
-            self.shared.queue.run(apply).await?;
+            self.apply_waiting().await?;
         }
         answered.await.map_err(|_closed| Error::internal("the log gave no answer"))?
     }
