@@ -11,7 +11,6 @@ use crate::meta::command::{FileUpdate, SetAttributes};
 use crate::types::{FileKind, HandleId, Ino, Timestamp};
 use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 // Open flags and modes of Linux on all 64-bit targets; `fs` takes them as the kernel sends them.
 const O_ACCMODE: i32 = 0o3;
@@ -74,8 +73,7 @@ impl Fs {
         let now = self.now();
         let keep_cache = !(reads && self.is_atime_due(&node.locked(), now));
         let direct_io = writes && self.is_space_low(&node);
-        let handle = Handle { direct: direct_io, ..Handle::new(node) };
-        handle.truncated.store(truncates, Ordering::Relaxed);
+        let handle = Handle { direct: direct_io, truncated: truncates, ..Handle::new(node) };
         Ok(Opened { handle: self.handles.insert(handle), keep_cache, direct_io })
     }
 
@@ -171,28 +169,15 @@ impl Fs {
         u32::try_from(data.len()).map_err(|_too_long| Posix::Invalid.into())
     }
 
-    /// A descriptor is closed (others of the handle may remain). After O_TRUNC what was written since enters the
-    /// log now: a crash behind the close does not leave an empty file.
-    pub async fn flush(&self, ino: Ino, handle: HandleId) -> Result<()> {
-        let handle = self.handles.get(handle).ok_or(Posix::BadHandle)?;
-        if handle.node.ino != ino {
-            return Err(Posix::BadHandle.into());
-        }
-        if handle.truncated.swap(false, Ordering::AcqRel) {
-            let flushed = self.data.flush(&handle.node).await;
-            if flushed.is_err() {
-                handle.truncated.store(true, Ordering::Release);
-            }
-            return flushed;
-        }
-        Ok(())
-    }
-
-    /// The last descriptor of a handle is closed. An error is of no use to anybody: the handle is gone anyway.
+    /// The last descriptor of a handle is closed. After O_TRUNC what was written since enters the log now: a crash some
+    /// time after the close does not leave an empty file. An error is of no use to anybody, the handle is gone anyway:
+    /// the data stays dirty, and fsync tells.
     pub async fn release(&self, ino: Ino, handle: HandleId) -> Result<()> {
-        let flushed = self.flush(ino, handle).await;
-        let handle = self.handles.remove(handle).ok_or(Posix::BadHandle)?;
-        self.settle(&handle.node);
+        let open = self.handles.get(handle).filter(|open| open.node.ino == ino);
+        let open = open.ok_or(Posix::BadHandle)?;
+        let flushed = if open.truncated { self.data.flush(&open.node).await } else { Ok(()) };
+        self.handles.remove(handle);
+        self.settle(&open.node);
         flushed
     }
 

@@ -3,7 +3,7 @@
 use crate::fs::node::Node;
 use crate::types::HandleId;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// One open file or directory.
@@ -13,14 +13,14 @@ pub(super) struct Handle {
     /// Whether the kernel passes reads and writes through, so that the server appends.
     pub(super) direct: bool,
     /// Whether the open cut the file: then closing flushes it.
-    pub(super) truncated: AtomicBool,
+    pub(super) truncated: bool,
     /// Largest stored cookie that a directory stream goes to.
     pub(super) bound: AtomicU64,
 }
 
 impl Handle {
     pub(super) fn new(node: Arc<Node>) -> Self {
-        Self { node, direct: false, truncated: AtomicBool::new(false), bound: AtomicU64::new(0) }
+        Self { node, direct: false, truncated: false, bound: AtomicU64::new(0) }
     }
 }
 

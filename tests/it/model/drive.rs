@@ -11,7 +11,7 @@ use ironfs::fs::file::WriteHow;
 use ironfs::fs::namespace::NewFile;
 use ironfs::types::{FileKind, HandleId, Ino, ROOT_INO};
 use ironfs::volume::Volume;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub(super) struct Driver {
     reference: Reference,
     inos: BTreeMap<Id, Ino>,
     handles: Vec<(HandleId, Id)>,
+    /// Those of them that were opened with O_TRUNC.
+    truncating: HashSet<HandleId>,
     /// The only disks that are ever lost or rot: as many as every class survives.
     frail: [usize; 2],
     lost: [bool; 2],
@@ -83,6 +85,7 @@ impl Driver {
             reference: Reference::new(),
             inos: BTreeMap::from([(ROOT, ROOT_INO)]),
             handles: Vec::new(),
+            truncating: HashSet::new(),
             frail: [first, (first + 1) % disks],
             lost: [false; 2],
             steps: 0,
@@ -253,11 +256,15 @@ impl Driver {
         Ok(Some((opened.handle, id, true)))
     }
 
-    async fn close(&self, (handle, id, own): (HandleId, Id, bool)) -> Checked {
+    /// Nothing stays dirty behind the close of a handle that cut the file: a crash does not leave it empty.
+    async fn close(&mut self, (handle, id, own): (HandleId, Id, bool)) -> Checked {
         if own {
             let ino = self.inos[&id];
-            must("flush", self.fs().flush(ino, handle).await)?;
             must("release", self.fs().release(ino, handle).await)?;
+            let dirty = self.fs().dirty_bytes(ino);
+            if self.truncating.remove(&handle) && dirty > 0 {
+                return Err(format!("{dirty} bytes of {ino} are dirty behind O_TRUNC and close"));
+            }
         }
         Ok(())
     }
@@ -377,6 +384,7 @@ impl Driver {
         self.reference.open(id);
         if truncates {
             self.reference.truncate(id, 0);
+            self.truncating.insert(opened.handle);
         }
         self.handles.push((opened.handle, id));
         Ok(())
@@ -450,6 +458,7 @@ impl Driver {
         let volume = must("open", self.rig.open().await)?;
         self.mounted = Some((volume.clone(), volume.fs()));
         self.handles.clear();
+        self.truncating.clear();
         self.reference.close_all();
         Ok(())
     }
