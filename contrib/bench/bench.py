@@ -4,8 +4,13 @@
     contrib/bench/bench.py ironfs=/mnt/iron plain=/srv/plain
     contrib/bench/bench.py --size 1024 --files 10000 --repeat 5 --json out.json a=/mnt/a b=/mnt/b
 
-Ratios are against the last directory given. `--cold NAME=COMMAND` names a command that empties the caches of that file
-system (unmount and mount again); the kernel's caches are dropped in any case, which needs root.
+Ratios are of speed, against the last directory given: above 1 is faster. `--set` chooses the jobs: `io` (the default),
+`apps` (git, tar, cargo, SQLite), `scale` (1 to 16 writers and readers).
+
+`--cold NAME=COMMAND` names a command that empties the caches of that file system (unmount and mount again); the kernel's
+caches are dropped in any case, which needs root. `--away NAME=COMMAND` names one that does the same with some disks taken
+away; it is called with 0, 1, 2 ... up to --away-sets, and the slowest counts. What has no such command is measured as it
+is.
 """
 
 import argparse
@@ -15,37 +20,12 @@ import shutil
 import statistics
 import subprocess
 import sys
-import time
 
+import apps
+import scale
+from jobs import p99, rate, seconds, sync
 
-def fio(directory, name, **options):
-    """One fio job; answers its JSON."""
-    command = ["fio", "--output-format=json", f"--name={name}", f"--directory={directory}", "--fallocate=none"]
-    command += [f"--{key}" if value is True else f"--{key}={value}" for key, value in options.items()]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        sys.exit(f"bench: {' '.join(command)}: {result.stderr.strip() or result.stdout.strip()}")
-    return json.loads(result.stdout[result.stdout.index("{"):])
-
-
-def rate(directory, name, kind, unit, jobs=1, **options):
-    """Sum over the jobs of what one fio job moved: MiB/s, or operations per second."""
-    output = fio(directory, name, numjobs=jobs, group_reporting=True, **options)["jobs"][0][kind]
-    return output["bw_bytes"] / 2**20 if unit == "MiB/s" else output["iops"]
-
-
-def sync(directory):
-    """fsync of the directory: what came before is durable."""
-    handle = os.open(directory, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)
-
-
-def timed(count, work):
-    """Operations per second of `work`, which does `count` of them."""
-    start = time.monotonic()
-    work()
-    return count / (time.monotonic() - start)
+LESS_IS_BETTER = ("s", "us")
 
 
 class Small:
@@ -108,12 +88,30 @@ def rows(args):
         return rate(directory, "synced", "write", "op/s", rw="write", bs="4k", size="64m", fsync=1,
                     runtime=args.seconds, time_based=True, filename="synced")
 
+    def worst(job):
+        """The slowest of all sets of disks that may be away; the last word is the healthy file system's again."""
+        def run(directory, cold):
+            slowest = min(job(directory, cold.without(number)) for number in range(cold.sets))
+            if cold.sets > 1:
+                cold()
+            return slowest
+        return run
+
+    def read_p99(directory, cold):
+        cold()
+        return p99(directory, "big", "read", rw="randread", bs="4k", size=size, filename="big.0.0",
+                   direct=1, runtime=args.seconds, time_based=True)
+
+    def fsync_p99(directory, _cold):
+        return p99(directory, "synced", "sync", rw="write", bs="4k", size="64m", fsync=1,
+                   runtime=args.seconds, time_based=True, filename="synced")
+
     def small(step):
         def job(directory, cold):
             files = Small(directory, args.files)
             if step != "create":
                 cold()
-            return timed(args.files, getattr(files, step))
+            return args.files / seconds(getattr(files, step))
         return job
 
     return [
@@ -122,8 +120,12 @@ def rows(args):
         ("1 MiB sequential read, cold, 1 reader", "MiB/s", sequential_read(1)),
         ("1 MiB sequential read, cold, 4 readers", "MiB/s", sequential_read(4)),
         ("4 KiB random read, direct, 4 jobs, cold", "op/s", random_read),
+        ("1 MiB sequential read, worst disks away", "MiB/s", worst(sequential_read(1))),
+        ("4 KiB random read, direct, 4 jobs, worst disks away", "op/s", worst(random_read)),
         ("4 KiB random write, one fsync", "op/s", random_write),
         ("4 KiB write + fsync each", "op/s", write_fsync),
+        ("p99 of 4 KiB random read, cold", "us", read_p99),
+        ("p99 of fsync after 4 KiB", "us", fsync_p99),
         ("create 4 KiB files, then sync", "op/s", small("create")),
         ("stat walk, cold", "op/s", small("stat")),
         ("read 4 KiB files, cold", "op/s", small("read")),
@@ -131,14 +133,27 @@ def rows(args):
     ]
 
 
-def empty_caches(command):
-    def cold():
+SETS = {"io": rows, "apps": apps.rows, "scale": scale.rows}
+
+
+class Cold:
+    """Empties the caches of one file system; `without` does so with disks away."""
+
+    def __init__(self, command, away, sets):
+        self.command = command
+        self.away = away
+        self.sets = sets if away else 1
+
+    def __call__(self, command=None):
+        command = command or self.command
         if command:
             subprocess.run(command, shell=True, check=True)
         os.sync()
         with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as file:
             file.write("3\n")
-    return cold
+
+    def without(self, number):
+        return lambda: self(f"{self.away} {number}" if self.away else None)
 
 
 def pair(text):
@@ -150,14 +165,14 @@ def pair(text):
 
 def measure(args):
     """Values by row and directory, one for each repetition."""
-    colds = dict(args.cold)
+    colds, aways = dict(args.cold), dict(args.away)
     values = {}
     for repetition in range(args.repeat):
         for name, directory in args.targets:
             place = os.path.join(directory, f"bench-{os.getpid()}")
             os.makedirs(place)
-            cold = empty_caches(colds.get(name))
-            for row, unit, job in rows(args):
+            cold = Cold(colds.get(name), aways.get(name), args.away_sets)
+            for row, unit, job in SETS[args.set](args):
                 if args.only and not any(word in row for word in args.only):
                     continue
                 value = job(place, cold)
@@ -173,8 +188,9 @@ def table(values, names):
              "|---|" + "---|" * (2 * len(names) - 1)]
     for (row, unit), by_name in values.items():
         medians = {name: statistics.median(by_name[name]) for name in names}
-        cells = [f"{medians[name]:.0f} {unit}" for name in names]
-        cells += [f"{medians[name] / medians[last]:.2f}" for name in names[:-1]]
+        speeds = {name: 1 / medians[name] if unit in LESS_IS_BETTER else medians[name] for name in names}
+        cells = [f"{medians[name]:.{1 if medians[name] < 10 else 0}f} {unit}" for name in names]
+        cells += [f"{speeds[name] / speeds[last]:.2f}" for name in names[:-1]]
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -182,7 +198,10 @@ def table(values, names):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", metavar="NAME=DIR", nargs="+", type=pair, help="directories to compare")
+    parser.add_argument("--set", choices=SETS, default="io", help="which jobs (default io)")
     parser.add_argument("--cold", metavar="NAME=COMMAND", action="append", default=[], type=pair)
+    parser.add_argument("--away", metavar="NAME=COMMAND", action="append", default=[], type=pair)
+    parser.add_argument("--away-sets", type=int, default=15, help="sets of disks to take away in turn (default 15)")
     parser.add_argument("--size", type=int, default=512, help="MiB of the large file (default 512)")
     parser.add_argument("--files", type=int, default=5000, help="small files (default 5000)")
     parser.add_argument("--seconds", type=int, default=5, help="length of the timed jobs (default 5)")
@@ -190,7 +209,10 @@ def main():
     parser.add_argument("--only", metavar="WORD", action="append", help="rows whose name contains WORD")
     parser.add_argument("--json", metavar="FILE", help="write all values there")
     args = parser.parse_args()
-    values = measure(args)
+    try:
+        values = measure(args)
+    finally:
+        apps.end()
     print(table(values, [name for name, _ in args.targets]))
     if args.json:
         flat = [{"row": row, "unit": unit, "values": by_name} for (row, unit), by_name in values.items()]

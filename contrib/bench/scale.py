@@ -1,0 +1,36 @@
+"""Throughput against the number of writers and readers."""
+
+from jobs import rate
+
+COUNTS = (1, 2, 4, 8, 16)
+
+
+def rows(args):
+    """Name, unit and job of each row."""
+    def write(jobs):
+        return lambda directory, _cold: rate(directory, f"scale{jobs}", "write", "MiB/s", jobs, rw="write", bs="1m",
+                                             size=f"{args.size // jobs}m", end_fsync=1)
+
+    def read(jobs):
+        def job(directory, cold):
+            cold()
+            return rate(directory, f"scale{jobs}", "read", "MiB/s", jobs, rw="read", bs="1m", size=f"{args.size // jobs}m")
+        return job
+
+    def random(kind, jobs):
+        def job(directory, cold):
+            cold()
+            options = {"end_fsync": 1} if kind == "write" else {}
+            return rate(directory, f"scale{jobs}", kind, "op/s", jobs, rw=f"rand{kind}", bs="4k", direct=1,
+                        size=f"{args.size // jobs}m", runtime=args.seconds, time_based=True, **options)
+        return job
+
+    found = []
+    for jobs in COUNTS:
+        found += [
+            (f"1 MiB sequential write, {jobs} writers", "MiB/s", write(jobs)),
+            (f"1 MiB sequential read, cold, {jobs} readers", "MiB/s", read(jobs)),
+            (f"4 KiB random read, direct, cold, {jobs} readers", "op/s", random("read", jobs)),
+            (f"4 KiB random write, direct, {jobs} writers", "op/s", random("write", jobs)),
+        ]
+    return found
