@@ -132,6 +132,15 @@ fn commands(criterion: &mut Criterion) {
             state.apply(&creates);
         });
     });
+    group.throughput(Throughput::Elements(1));
+    let mut state = State::new(0);
+    group.bench_function("create alone", |bencher| {
+        bencher.iter(|| {
+            let creates = state.creates(1);
+            state.apply(&creates);
+        });
+    });
+    group.throughput(Throughput::Elements(BATCH));
     let mut state = State::new(BATCH);
     let hots: Vec<Command> = (first..first + BATCH).map(hot).collect();
     group.bench_function("commit_hot", |bencher| bencher.iter(|| state.apply(&hots)));
