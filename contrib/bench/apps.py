@@ -3,7 +3,6 @@
 import functools
 import glob
 import os
-import shutil
 import sqlite3
 import tempfile
 
@@ -14,24 +13,25 @@ TRANSACTIONS = 1000
 
 
 @functools.cache
-def sources():
-    """A folder with the source tree as an archive and as a bare git repository, made once."""
+def made():
+    """A folder with the source tree as an archive and as a bare git repository, made once; it goes with the process."""
     home = os.environ.get("CARGO_HOME", os.path.expanduser("~/.cargo"))
     tree = glob.glob(os.path.join(home, "registry", "src", "*"))[0]
-    place = tempfile.mkdtemp(prefix="ironfs-bench-", dir="/dev/shm")
+    folder = tempfile.TemporaryDirectory(prefix="ironfs-bench-", dir="/dev/shm")
+    place = folder.name
     run("tar", "cf", os.path.join(place, "tree.tar"), "-C", tree, ".")
-    git = ["git", f"--git-dir={place}/tree.git"]
-    run(*git[:1], "init", "-q", "--bare", f"{place}/tree.git")
-    run(*git, f"--work-tree={tree}", "add", "--force", ".", cwd=tree)
+    run("git", "init", "-q", "--bare", f"{place}/tree.git")
+    # No maintenance of its own in the background: it would run beside what is measured.
+    git = ["git", "-c", "maintenance.auto=false", "-c", "gc.auto=0", f"--git-dir={place}/tree.git", f"--work-tree={tree}"]
+    run(*git, "add", "--force", ".", cwd=tree)
     run(*git, "-c", "user.name=bench", "-c", "user.email=bench@localhost", "commit", "-q", "-m", "tree")
-    run(*git, "gc", "-q")
-    return place
+    run(*git, "repack", "-a", "-d", "-q")
+    return folder
 
 
-def end():
-    """Removes what `sources` made."""
-    if sources.cache_info().currsize:
-        shutil.rmtree(sources())
+def sources():
+    """Path of that folder."""
+    return made().name
 
 
 def rows(_args):

@@ -114,14 +114,17 @@ def rows(args):
             return args.files / seconds(getattr(files, step))
         return job
 
+    away = [
+        ("1 MiB sequential read, worst disks away", "MiB/s", worst(sequential_read(1))),
+        ("4 KiB random read, direct, 4 jobs, worst disks away", "op/s", worst(random_read)),
+    ]
     return [
         ("1 MiB sequential write, one fsync", "MiB/s",
          lambda d, _c: rate(d, "big", "write", "MiB/s", rw="write", bs="1m", size=size, end_fsync=1)),
         ("1 MiB sequential read, cold, 1 reader", "MiB/s", sequential_read(1)),
         ("1 MiB sequential read, cold, 4 readers", "MiB/s", sequential_read(4)),
         ("4 KiB random read, direct, 4 jobs, cold", "op/s", random_read),
-        ("1 MiB sequential read, worst disks away", "MiB/s", worst(sequential_read(1))),
-        ("4 KiB random read, direct, 4 jobs, worst disks away", "op/s", worst(random_read)),
+        *(away if args.away else []),
         ("4 KiB random write, one fsync", "op/s", random_write),
         ("4 KiB write + fsync each", "op/s", write_fsync),
         ("p99 of 4 KiB random read, cold", "us", read_p99),
@@ -209,10 +212,7 @@ def main():
     parser.add_argument("--only", metavar="WORD", action="append", help="rows whose name contains WORD")
     parser.add_argument("--json", metavar="FILE", help="write all values there")
     args = parser.parse_args()
-    try:
-        values = measure(args)
-    finally:
-        apps.end()
+    values = measure(args)
     print(table(values, [name for name, _ in args.targets]))
     if args.json:
         flat = [{"row": row, "unit": unit, "values": by_name} for (row, unit), by_name in values.items()]
