@@ -59,17 +59,7 @@ fn class() -> Class {
 }
 
 fn create(ino: u64) -> Command {
-    let node = NewNode {
-        ino: Ino(ino),
-        kind: FileKind::File,
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        target: Vec::new(),
-        class: None,
-        xattrs: Vec::new(),
-    };
+    let node = NewNode::new(Ino(ino), FileKind::File, 0o644);
     Command::Create { parent: ROOT_INO, name: format!("file-{ino}").into(), node, time: TIME }
 }
 

@@ -8,6 +8,9 @@ use crate::types::ShardIndex;
 use reed_solomon_simd::{ReedSolomonDecoder, ReedSolomonEncoder};
 use std::cell::RefCell;
 
+#[cfg(test)]
+mod tests;
+
 thread_local! {
     // Their working space is larger than a row and slow to allocate, so each thread keeps one of each and resets it.
     static ENCODER: RefCell<Option<ReedSolomonEncoder>> = const { RefCell::new(None) };

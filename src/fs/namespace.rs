@@ -241,17 +241,8 @@ impl Fs {
     }
 
     fn whiteout(&self, caller: &Caller) -> NewNode {
-        NewNode {
-            ino: self.new_ino(),
-            kind: FileKind::CharDevice,
-            mode: 0,
-            uid: caller.uid,
-            gid: caller.gid,
-            rdev: 0,
-            target: Vec::new(),
-            class: None,
-            xattrs: Vec::new(),
-        }
+        let node = NewNode::new(self.new_ino(), FileKind::CharDevice, 0);
+        NewNode { uid: caller.uid, gid: caller.gid, ..node }
     }
 
     /// Removes a name. The inode is always kept as an orphan: the kernel has nearly always looked it up, and who

@@ -39,6 +39,23 @@ pub struct NewNode {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+impl NewNode {
+    /// A node of root's with the class of its parent, and nothing else about it.
+    pub const fn new(ino: Ino, kind: FileKind, mode: u32) -> Self {
+        Self {
+            ino,
+            kind,
+            mode,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            target: Vec::new(),
+            class: None,
+            xattrs: Vec::new(),
+        }
+    }
+}
+
 /// How `Rename` treats an existing target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RenameMode {

@@ -131,17 +131,7 @@ impl Rig {
     /// A new, empty file.
     pub(super) async fn create(&self) -> Ino {
         let ino = Ino(u64::from(self.next_name.fetch_add(1, Ordering::Relaxed)));
-        let node = NewNode {
-            ino,
-            kind: FileKind::File,
-            mode: 0o600,
-            uid: 0,
-            gid: 0,
-            rdev: 0,
-            target: Vec::new(),
-            class: None,
-            xattrs: Vec::new(),
-        };
+        let node = NewNode::new(ino, FileKind::File, 0o600);
         let name = ino.to_string().into_bytes();
         let time = Timestamp::default();
         let command = Command::Create { parent: ROOT_INO, name, node, time };

@@ -30,17 +30,7 @@ async fn mount(root: &Path) -> Opened {
 }
 
 fn create(ino: u64) -> Command {
-    let node = NewNode {
-        ino: Ino(ino),
-        kind: FileKind::File,
-        mode: 0o600,
-        uid: 1,
-        gid: 1,
-        rdev: 0,
-        target: Vec::new(),
-        class: None,
-        xattrs: Vec::new(),
-    };
+    let node = NewNode::new(Ino(ino), FileKind::File, 0o600);
     let name = ino.to_string().into_bytes();
     Command::Create { parent: ROOT_INO, name, node, time: Timestamp::default() }
 }

@@ -61,17 +61,7 @@ async fn mount_with(
 }
 
 fn create(number: u64) -> Command {
-    let node = NewNode {
-        ino: Ino(100 + number),
-        kind: FileKind::File,
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        target: Vec::new(),
-        class: None,
-        xattrs: Vec::new(),
-    };
+    let node = NewNode::new(Ino(100 + number), FileKind::File, 0o644);
     let name = format!("{number:06}").into_bytes();
     Command::Create { parent: ROOT_INO, name, node, time: Timestamp::default() }
 }

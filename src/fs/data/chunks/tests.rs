@@ -34,17 +34,7 @@ impl Views for Racing {
 
 fn log() -> Arc<MemLog> {
     let log = MemLog::formatted("4+2");
-    let node = NewNode {
-        ino: INO,
-        kind: FileKind::File,
-        mode: 0o600,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        target: Vec::new(),
-        class: None,
-        xattrs: Vec::new(),
-    };
+    let node = NewNode::new(INO, FileKind::File, 0o600);
     let (name, time) = (b"f".to_vec(), Timestamp::default());
     log.apply(Command::Create { parent: ROOT_INO, name, node, time }).unwrap();
     log
