@@ -226,18 +226,24 @@ impl Volume {
         Ok(())
     }
 
-    /// One sweep that rebuilds what is missing.
+    /// Copies the metadata to as many disks as should have it, then rebuilds missing shards in one sweep.
     pub async fn repair_run(&self) -> Result<status::RepairReport> {
         if self.fs.read_only() {
             return Err(Error::refused("the mount is read-only: nothing can be repaired"));
         }
+        let copied = self.log.restore_copies().await?;
         let report = self.repair.sweep(Depth::Shallow).await?;
+        let mut failures = report.failures;
+        if !copied {
+            failures
+                .insert(0, "the metadata could not be copied to another disk; see the log".into());
+        }
         Ok(status::RepairReport {
             stripes_checked: report.stripes_checked,
             stripes_touched: report.stripes_touched,
             shards_restored: report.shards_restored,
             bytes_restored: report.bytes_restored,
-            failures: report.failures,
+            failures,
         })
     }
 

@@ -133,6 +133,14 @@ impl LocalLog {
         self.detached(async move { shared.tick().await }).await
     }
 
+    /// Copies the state to further disks until as many keep the log as should, or none is left that could. Answers
+    /// whether there are enough. May be cancelled: it goes on.
+    pub async fn restore_copies(&self) -> Result<bool> {
+        self.shared.check_running()?;
+        let shared = self.shared.clone();
+        self.detached(async move { shared.restore_copies().await }).await
+    }
+
     /// Makes the state durable as it is now. May be cancelled: it goes on.
     pub async fn checkpoint(&self) -> Result<()> {
         self.shared.check_running()?;

@@ -75,7 +75,7 @@ impl Volume {
         let spare = count(in_use.count()) - i64::from(class.scheme.k());
         let survives_disks =
             worst.unwrap_or_else(|| spare.min(i64::from(class.scheme.m()))).min(log_margin).max(0);
-        let (problems, actions) = self.problems(&disks, worst, log.read_only.as_deref());
+        let (problems, actions) = self.problems(&disks, worst, &log);
         let state = match (&log.read_only, problems.is_empty()) {
             (Some(_), _) => "read-only",
             (None, true) => "healthy",
@@ -143,10 +143,10 @@ impl Volume {
         &self,
         disks: &[DiskStatus],
         worst: Option<i64>,
-        read_only: Option<&str>,
+        log: &crate::meta::local::LogStatus,
     ) -> (Vec<String>, Vec<String>) {
         let (mut problems, mut actions) = (Vec::new(), Vec::new());
-        if let Some(reason) = read_only.filter(|_reason| !self.options.read_only) {
+        if let Some(reason) = log.read_only.as_deref().filter(|_reason| !self.options.read_only) {
             problems.push(format!("nothing can be changed: {reason}"));
             actions.push("bring disks back, then unmount and mount again".into());
         }
@@ -164,6 +164,15 @@ impl Volume {
         for disk in disks.iter().filter(|disk| disk.state == "full") {
             problems.push(format!("{} is full", disk.path));
             actions.push("delete files, or replace small disks with larger ones".into());
+        }
+        let copying = log.read_only.is_none() && !self.options.read_only;
+        if copying && log.disks.len() < log.wanted {
+            problems.push(format!(
+                "the metadata is on {} of {} disks",
+                log.disks.len(),
+                log.wanted
+            ));
+            actions.push("wait: it is being copied to another".into());
         }
         match worst {
             Some(margin) if margin < 0 => {

@@ -348,11 +348,11 @@ fn a_dead_disk_is_replaced_and_the_volume_is_whole_again() {
             .arg(&volume.disks[2])
             .arg(&new),
     );
-    volume.wait_status("every stripe has full margin", |status| {
-        let margins = status["stripes_by_margin"].as_object().unwrap();
-        margins.keys().all(|margin| margin == "2")
-    });
-    assert_eq!(volume.status()["survives_disks"], 2);
+    let status = volume.status();
+    let margins = status["stripes_by_margin"].as_object().unwrap();
+    assert!(margins.keys().all(|margin| margin == "2"), "{status}");
+    assert_eq!(status["survives_disks"], 2, "{status}");
+    assert_eq!(status["state"], "healthy", "{status}");
     drop_caches();
     check_files(&volume.mnt());
 }

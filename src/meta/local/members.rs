@@ -205,6 +205,21 @@ impl Shared {
         Ok(())
     }
 
+    /// See `LocalLog::restore_copies`. Others get their turn between two steps.
+    pub(super) async fn restore_copies(&self) -> Result<bool> {
+        loop {
+            let mut side = self.side.lock().await;
+            self.check_running()?;
+            self.drop_lost(&mut side).await?;
+            self.heal(&mut side).await?;
+            let list = self.members.borrow().clone();
+            let enough = side.log.disks().len() >= self.wanted(&list);
+            if enough || (side.joining.is_none() && self.candidate(&side, &list).is_none()) {
+                return Ok(enough);
+            }
+        }
+    }
+
     /// Goes on making another disk complete, if log disks are missing.
     pub(super) async fn heal(&self, side: &mut Side) -> Result<()> {
         let list = self.members.borrow().clone();
