@@ -21,6 +21,7 @@ use crate::meta::{Log, Reply};
 use crate::types::{DiskId, Epoch, LogPosition};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
+use std::task::Poll;
 use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
 
@@ -157,10 +158,16 @@ impl LocalLog {
         self.detached(async move { shared.shutdown().await }).await
     }
 
+    /// Runs `work` to its end, whatever becomes of the caller. It begins here: what it hands to the threads of disks
+    /// goes there without waking another thread first.
     async fn detached<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
+        let mut work = Box::pin(work);
+        if let Poll::Ready(answer) = futures_util::poll!(&mut work) {
+            return answer;
+        }
         let ended = |error| Error::with_source(ErrorKind::Internal, "run a task of the log", error);
         self.tasks.spawn(work).await.map_err(ended)?
     }
