@@ -10,7 +10,8 @@ Ratios are of speed, against the last directory given: above 1 is faster. `--set
 `--cold NAME=COMMAND` names a command that empties the caches of that file system (unmount and mount again); the kernel's
 caches are dropped in any case, which needs root. `--away NAME=COMMAND` names one that does the same with some disks taken
 away; it is called with 0, 1, 2 ... up to --away-sets, and the slowest counts. What has no such command is measured as it
-is.
+is. `--pid NAME=COMMAND` names one that prints the process that serves it: the table then shows the most memory that it has
+had resident since it was mounted, as of the end of each row.
 """
 
 import argparse
@@ -166,10 +167,17 @@ def pair(text):
     return name, value
 
 
+def peak_mib(command):
+    """Most memory that a process has had resident, in MiB."""
+    pid = int(subprocess.check_output(command, shell=True))
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
+
+
 def measure(args):
-    """Values by row and directory, one for each repetition."""
-    colds, aways = dict(args.cold), dict(args.away)
-    values = {}
+    """Values by row and directory, one for each repetition, and the most memory by row and directory."""
+    colds, aways, pids = dict(args.cold), dict(args.away), dict(args.pid)
+    values, peaks = {}, {}
     for repetition in range(args.repeat):
         for name, directory in args.targets:
             place = os.path.join(directory, f"bench-{os.getpid()}")
@@ -180,20 +188,24 @@ def measure(args):
                     continue
                 value = job(place, cold)
                 values.setdefault((row, unit), {}).setdefault(name, []).append(value)
+                if name in pids:
+                    peaks[row, name] = max(peaks.get((row, name), 0), peak_mib(pids[name]))
                 print(f"{repetition + 1}/{args.repeat} {name}: {row}: {value:.0f} {unit}", file=sys.stderr)
             shutil.rmtree(place)
-    return values
+    return values, peaks
 
 
-def table(values, names):
+def table(values, peaks, names):
     last = names[-1]
-    lines = ["| row | " + " | ".join(names) + " | " + " | ".join(f"{n} / {last}" for n in names[:-1]) + " |",
-             "|---|" + "---|" * (2 * len(names) - 1)]
+    served = [name for name in names if any(name == other for _row, other in peaks)]
+    heads = ["row", *names, *(f"{n} / {last}" for n in names[:-1]), *(f"{n} has in memory" for n in served)]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for (row, unit), by_name in values.items():
         medians = {name: statistics.median(by_name[name]) for name in names}
         speeds = {name: 1 / medians[name] if unit in LESS_IS_BETTER else medians[name] for name in names}
         cells = [f"{medians[name]:.{1 if medians[name] < 10 else 0}f} {unit}" for name in names]
         cells += [f"{speeds[name] / speeds[last]:.2f}" for name in names[:-1]]
+        cells += [f"{peaks[row, name]:.0f} MiB" for name in served]
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -204,6 +216,7 @@ def main():
     parser.add_argument("--set", choices=SETS, default="io", help="which jobs (default io)")
     parser.add_argument("--cold", metavar="NAME=COMMAND", action="append", default=[], type=pair)
     parser.add_argument("--away", metavar="NAME=COMMAND", action="append", default=[], type=pair)
+    parser.add_argument("--pid", metavar="NAME=COMMAND", action="append", default=[], type=pair)
     parser.add_argument("--away-sets", type=int, default=15, help="sets of disks to take away in turn (default 15)")
     parser.add_argument("--size", type=int, default=512, help="MiB of the large file (default 512)")
     parser.add_argument("--files", type=int, default=5000, help="small files (default 5000)")
@@ -212,8 +225,8 @@ def main():
     parser.add_argument("--only", metavar="WORD", action="append", help="rows whose name contains WORD")
     parser.add_argument("--json", metavar="FILE", help="write all values there")
     args = parser.parse_args()
-    values = measure(args)
-    print(table(values, [name for name, _ in args.targets]))
+    values, peaks = measure(args)
+    print(table(values, peaks, [name for name, _ in args.targets]))
     if args.json:
         flat = [{"row": row, "unit": unit, "values": by_name} for (row, unit), by_name in values.items()]
         with open(args.json, "w", encoding="utf-8") as file:

@@ -10,6 +10,11 @@
 //! piece on all disks before the next one begins. So every record names the first position of its batch, and any good
 //! record proves that all before its batch was durable: that tells damage from a tail that a crash has torn.
 //!
+//! Trimmed files are kept as spares, `log/spare-{n}`, and become the next ones: to write over blocks that are there
+//! spares the file system a commit of its own for each sync. What is left in them is older than any file that they
+//! become, and after the next beginning of another chain. One spare is kept for the day when the device is full: the
+//! log then goes on until space is freed.
+//!
 //! Versions: 1 is the first.
 //!
 //! Assumed of the medium: a sector of 512 bytes is written whole or not at all; a sync that succeeded is true. Within
@@ -40,8 +45,14 @@ pub const SILENT: Duration = Duration::from_secs(10);
 /// Directory of the log on a disk.
 pub const LOG_DIR: &str = "log";
 
-/// A file that is kept for the day when the device is full: the log goes on until space is freed.
-const SPARE_FILE: &str = "log/spare";
+/// Most spare files: what is freed by a checkpoint that comes early.
+const SPARES_MAX: usize = 4;
+/// Share of a disk that spares may take beside the first one.
+const SPARES_SHARE: u64 = 100;
+
+fn spare_name(number: usize) -> String {
+    format!("{LOG_DIR}/spare-{number}")
+}
 
 /// Which log a file belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +76,9 @@ pub struct LogWriter {
     disk: Arc<dyn Disk>,
     chain: Chain,
     segment_bytes: u64,
+    /// Spare files: those with smaller numbers. The first is for a full device.
+    spares: usize,
+    spares_max: usize,
     /// First positions of all files, in order; the last one is being written.
     files: Vec<LogPosition>,
     current: Option<Current>,
@@ -88,8 +102,12 @@ impl LogWriter {
     ) -> Result<Self> {
         make_dir(&*disk, LOG_DIR)?;
         remove_chains(&*disk, |base| Some(base) != keep)?;
-        let writer = Self { disk, chain, segment_bytes, files: Vec::new(), current: None };
-        match writer.prepare_spare() {
+        let room = disk.space()?.total_bytes / SPARES_SHARE / segment_bytes.max(1);
+        let spares_max =
+            usize::try_from(room).unwrap_or(usize::MAX).saturating_add(1).min(SPARES_MAX);
+        let (files, current) = (Vec::new(), None);
+        let mut writer = Self { disk, chain, segment_bytes, spares: 0, spares_max, files, current };
+        match writer.prepare_spares() {
             // A device that is full already goes without.
             Err(error) if !error.is(Posix::NoSpace) => Err(error),
             Ok(()) | Err(_) => Ok(writer),
@@ -118,17 +136,16 @@ impl LogWriter {
     /// Removes files whose records are all before `position`.
     pub fn trim(&mut self, position: LogPosition) -> Result<()> {
         let mut removed = false;
-        let mut spare = self.has_spare();
         while let [first, second, ..] = self.files.as_slice()
             && *second <= position
         {
             let name = self.chain.file_name(*first);
-            if spare {
-                ignore_absent(self.disk.remove(&name))?;
-            } else {
+            if self.spares < self.spares_max && self.length(&name)? == self.segment_bytes {
                 // Its records are all before those of any later file, so nobody takes them for new ones.
-                self.disk.rename(&name, SPARE_FILE)?;
-                spare = true;
+                self.disk.rename(&name, &spare_name(self.spares))?;
+                self.spares += 1;
+            } else {
+                ignore_absent(self.disk.remove(&name))?;
             }
             self.files.remove(0);
             removed = true;
@@ -141,9 +158,18 @@ impl LogWriter {
         let first = batch.first();
         let name = self.chain.file_name(first);
         let capacity = self.segment_bytes.max(SECTOR_BYTES as u64 + length);
-        let file = match self.allocate(&name, capacity) {
-            Err(error) if error.is(Posix::NoSpace) => self.take_spare(&name, capacity, error)?,
-            other => other?,
+        let file = if self.spares > 1 && capacity == self.segment_bytes {
+            self.take_spare(&name)?
+        } else {
+            match self.allocate(&name, capacity) {
+                Err(error) if error.is(Posix::NoSpace) => {
+                    if self.spares == 0 || capacity > self.segment_bytes {
+                        return Err(error);
+                    }
+                    self.take_spare(&name)?
+                }
+                other => other?,
+            }
         };
         let capacity = file.len()?;
         let header = Header::new(self.chain, batch.epoch(), first);
@@ -165,28 +191,35 @@ impl LogWriter {
         Ok(file)
     }
 
-    /// The spare file under its new name, if it is long enough; else the error that made it necessary.
-    fn take_spare(&self, name: &str, capacity: u64, error: Error) -> Result<Arc<dyn DiskFile>> {
-        let spare = self.disk.open(SPARE_FILE, OpenMode::Write);
-        let Ok(file) = spare else { return Err(error) };
-        if file.len()? < capacity {
-            return Err(error);
-        }
-        self.disk.rename(SPARE_FILE, name)?;
+    /// The last spare file under its new name. There must be one.
+    fn take_spare(&mut self, name: &str) -> Result<Arc<dyn DiskFile>> {
+        let spare = spare_name(self.spares.saturating_sub(1));
+        let file = self.disk.open(&spare, OpenMode::Write)?;
+        self.disk.rename(&spare, name)?;
+        self.spares -= 1;
         Ok(file)
     }
 
-    fn has_spare(&self) -> bool {
-        let length = self.disk.open(SPARE_FILE, OpenMode::Read).and_then(|file| file.len());
-        length.is_ok_and(|length| length >= self.segment_bytes)
+    fn length(&self, name: &str) -> Result<u64> {
+        self.disk.open(name, OpenMode::Read)?.len()
     }
 
-    fn prepare_spare(&self) -> Result<()> {
-        if self.has_spare() {
-            return Ok(());
+    /// Finds the spares of an earlier chain, removes what is not in their order, and makes the first if there is none.
+    fn prepare_spares(&mut self) -> Result<()> {
+        for number in 0..SPARES_MAX {
+            let name = spare_name(number);
+            let fits = self.length(&name).is_ok_and(|length| length == self.segment_bytes);
+            if fits && number == self.spares && number < self.spares_max {
+                self.spares += 1;
+            } else {
+                ignore_absent(self.disk.remove(&name))?;
+            }
         }
-        ignore_absent(self.disk.remove(SPARE_FILE))?;
-        self.allocate(SPARE_FILE, self.segment_bytes)?.sync_data()
+        if self.spares == 0 {
+            self.allocate(&spare_name(0), self.segment_bytes)?.sync_data()?;
+            self.spares = 1;
+        }
+        Ok(())
     }
 }
 

@@ -274,6 +274,62 @@ fn power_cuts_leave_a_prefix() {
     }
 }
 
+/// The same where files are written over trimmed ones.
+#[test]
+fn power_cuts_in_files_that_are_used_again_leave_a_prefix() {
+    let machine = SimMachine::new(1, 1);
+    let disk = machine.disk(0);
+    let mut writer = writer(&disk);
+    let mut moments = vec![(machine.journal_len(), 0, 0)];
+    let (mut first, mut trimmed, mut reused) = (0, 0, 0);
+    for round in 0..24 {
+        let count = [1, 4, 2, 9, 3][round % 5];
+        let spares = writer.spares;
+        writer.append(&batch(first, count)).unwrap();
+        reused += spares.saturating_sub(writer.spares);
+        first += count;
+        moments.push((machine.journal_len(), first, trimmed));
+        if round % 6 == 5 {
+            // The state is durable up to here before anything is trimmed.
+            trimmed = first - count;
+            moments.push((machine.journal_len(), first, trimmed));
+            writer.trim(LogPosition(trimmed)).unwrap();
+        }
+    }
+    assert_eq!(writer.spares_max, super::SPARES_MAX);
+    assert!(reused > 4, "{reused} files");
+    for at in moments[0].0..=machine.journal_len() {
+        let moment = moments.iter().rev().find(|(moment, _p, _t)| *moment <= at);
+        let (_moment, acknowledged, state_at) = *moment.unwrap();
+        for state in machine.crash_states(at, 20, 5) {
+            let rebooted = SimMachine::from_image(state.image);
+            let found = scan(&*rebooted.disk(0), VOLUME, Epoch(9)).unwrap();
+            let tail = match found {
+                Some(found) => Merged::new(vec![found]).tail(LogPosition(state_at)).unwrap(),
+                None => Vec::new(),
+            };
+            let end = state_at + tail.len() as u64;
+            assert!(end >= acknowledged, "cut at {at}: {end} < {acknowledged}");
+            let expected: Vec<_> = (state_at..end).map(|at| command(at, 100)).collect();
+            assert_eq!(tail, expected);
+        }
+    }
+}
+
+/// A small disk keeps one file for the day when it is full, and no more.
+#[test]
+fn spares_take_a_hundredth_of_a_disk() {
+    let machine = SimMachine::new(1, 1);
+    let disk = machine.disk(0);
+    let total = disk.space().unwrap().total_bytes;
+    for (segment, expected) in
+        [(total / 50, 1), (total / 250, 3), (total / 1000, super::SPARES_MAX)]
+    {
+        let writer = LogWriter::begin(disk.clone(), CHAIN, segment, None).unwrap();
+        assert_eq!((writer.spares, writer.spares_max), (1, expected));
+    }
+}
+
 /// The test above would see a sync that does nothing.
 #[test]
 fn a_skipped_sync_loses_records() {
@@ -322,9 +378,9 @@ fn a_full_device_takes_one_more_file_and_trimming_gives_it_back() {
     for at in 15..17 {
         writer.append(&batch(at, 1)).unwrap();
     }
-    assert!(!writer.has_spare(), "it is in use");
+    assert_eq!(writer.spares, 0, "it is in use");
     writer.trim(LogPosition(15)).unwrap();
-    assert!(writer.has_spare());
+    assert!(writer.spares > 0);
     for at in 17..20 {
         writer.append(&batch(at, 1)).unwrap();
     }
