@@ -70,7 +70,7 @@ pub struct DataLimits {
     pub hot_bytes: u64,
     /// Age at which dirty data is flushed.
     pub flush_age: Duration,
-    /// Stripes written at once.
+    /// Stripes written at once, beside small ones.
     pub stripes_in_flight: usize,
 }
 
@@ -99,6 +99,7 @@ pub struct Data {
     placer: Arc<dyn Placer>,
     space: Arc<dyn SpaceSource>,
     limits: DataLimits,
+    lanes: bulk::Lanes,
     frames: FrameCache,
     chunks: ChunkCache,
     /// Nodes with dirty data; being here keeps them in memory.
@@ -129,6 +130,7 @@ impl Data {
             space: parts.space,
             frames: FrameCache::new(parts.limits.read_cache_bytes),
             chunks: ChunkCache::new(parts.limits.extent_cache_bytes),
+            lanes: bulk::Lanes::new(parts.limits.stripes_in_flight),
             limits: parts.limits,
             dirty_nodes: Mutex::default(),
             dirty_bytes: AtomicU64::new(0),

@@ -15,10 +15,36 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 const SEGMENT: u64 = SEGMENT_BYTES as u64;
 /// How often a stripe is written before disks that fail, or a member list that keeps changing, are an error.
 const PUT_ATTEMPTS: u32 = 4;
+
+/// Content of a stripe up to which it counts as small.
+const SMALL_STRIPE_BYTES: u64 = 2 << 20;
+/// Small stripes that are written at once.
+const SMALL_STRIPES_MAX: usize = 16;
+
+/// Bounds how many stripes are in memory, whoever flushes them. Small ones do not wait behind the large ones: someone
+/// waits for their fsync.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    large: Semaphore,
+    small: Semaphore,
+}
+
+impl Lanes {
+    /// `large` stripes at once beside the small ones.
+    pub(super) fn new(large: usize) -> Self {
+        Self { large: Semaphore::new(large.max(1)), small: Semaphore::new(SMALL_STRIPES_MAX) }
+    }
+
+    async fn enter(&self, bytes: u64) -> Result<SemaphorePermit<'_>> {
+        let lane = if bytes <= SMALL_STRIPE_BYTES { &self.small } else { &self.large };
+        lane.acquire().await.map_err(|_closed| Error::internal("stripes are not written any more"))
+    }
+}
 
 /// One segment of one of the snapshots.
 #[derive(Clone, Copy)]
@@ -109,6 +135,8 @@ fn part<'s>(members: &[Member<'s>], range: Range<usize>) -> Vec<Member<'s>> {
 
 /// Makes one stripe durable.
 async fn write<'s>(data: &Data, class: ClassId, members: Vec<Member<'s>>) -> Result<Stripe<'s>> {
+    let bytes = members.iter().map(|member| u64::from(member.segment.visible)).sum();
+    let _lane = data.lanes.enter(bytes).await?;
     let mut stripe =
         Stripe { members: Vec::new(), expected: Vec::new(), written: None, unreadable: Vec::new() };
     let mut segments = Vec::with_capacity(members.len());
@@ -230,3 +258,6 @@ async fn commit(data: &Data, stripe: Stripe<'_>) -> Result<usize> {
     }
     Ok(skipped.len())
 }
+
+#[cfg(test)]
+mod tests;
