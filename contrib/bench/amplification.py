@@ -48,6 +48,10 @@ def rows(args, place):
         fio(place, "random", rw="randwrite", bs="4k", size=size, io_size=f"{args.size * 2}m", end_fsync=1, filename="stream")
         return args.size * 2 << 20
 
+    def direct():
+        fio(place, "direct", rw="randwrite", bs="4k", direct=1, size=size, io_size=size, end_fsync=1, filename="stream")
+        return args.size << 20
+
     def synced():
         fio(place, "synced", rw="write", bs="4k", size="64m", fsync=1, filename="synced")
         return 64 << 20
@@ -63,6 +67,7 @@ def rows(args, place):
     return [
         ("1 MiB sequential write", stream),
         ("4 KiB random write over it, twice its size, with cleaning", random),
+        ("the same once, past the kernel's cache", direct),
         ("4 KiB write + fsync each", synced),
         ("create 4 KiB files", small),
     ]

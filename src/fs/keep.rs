@@ -52,6 +52,11 @@ impl Fs {
         self.nodes.get(ino).map_or(0, |node| self.data.dirty_bytes(&node))
     }
 
+    /// Size of an inode as users see it, if it is in memory.
+    pub fn size(&self, ino: Ino) -> Option<u64> {
+        self.nodes.get(ino).map(|node| node.locked().size)
+    }
+
     /// Ends the mount: the kernel is gone and holds nothing any more. Gives back every orphan, makes everything
     /// durable. The caller has stopped all operations.
     pub async fn shutdown(&self) -> Result<()> {

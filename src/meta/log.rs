@@ -140,7 +140,8 @@ impl LogWriter {
             && *second <= position
         {
             let name = self.chain.file_name(*first);
-            if self.spares < self.spares_max && self.length(&name)? == self.segment_bytes {
+            let fits = self.length(&name).is_ok_and(|length| length == self.segment_bytes);
+            if fits && self.spares < self.spares_max {
                 // Its records are all before those of any later file, so nobody takes them for new ones.
                 self.disk.rename(&name, &spare_name(self.spares))?;
                 self.spares += 1;

@@ -264,7 +264,7 @@ impl Volume {
             ino: ino.0,
             kind: kind_name(inode.kind).into(),
             class,
-            size: inode.size,
+            size: self.fs.size(ino).unwrap_or(inode.size),
             allocated_bytes: inode.allocated_bytes,
             reserved_bytes: inode.reserved_bytes,
             inline_bytes: if is_file { inode.inline.len() as u64 } else { 0 },

@@ -275,6 +275,8 @@ fn json_has_the_promised_fields() {
     let volume = Volume::format("2+1", 4);
     volume.mount();
     fs::write(volume.mnt().join("file"), pattern(1, 700_000)).unwrap();
+    let info = || json(ironfs().args(["info", "--json"]).arg(volume.mnt().join("file")));
+    assert_eq!(info()["size"], 700_000, "it may be dirty");
     volume.sync();
     let status = volume.status();
     assert_eq!(status["state"], "healthy");
@@ -287,7 +289,7 @@ fn json_has_the_promised_fields() {
         assert_eq!(disk["path"], path.display().to_string());
         assert_eq!(disk["state"], "healthy");
     }
-    let info = json(ironfs().args(["info", "--json"]).arg(volume.mnt().join("file")));
+    let info = info();
     assert_eq!((&info["size"], &info["margin"]), (&700_000.into(), &1.into()));
     assert_eq!(info["stripes"][0]["shards"].as_array().unwrap().len(), 3);
     let spaces = json(ironfs().args(["df", "--json"]).arg(volume.mnt()));
