@@ -12,7 +12,7 @@
 //!
 //! Trimmed files are kept as spares, `log/spare-{n}`, and become the next ones: to write over blocks that are there
 //! spares the file system a commit of its own for each sync. What is left in them is older than any file that they
-//! become, and after the next beginning of another chain. One spare is kept for the day when the device is full: the
+//! become, by position or by chain, and so it is never taken for new. One spare is kept for the day when the device is full: the
 //! log then goes on until space is freed.
 //!
 //! Versions: 1 is the first.
@@ -159,19 +159,7 @@ impl LogWriter {
         let first = batch.first();
         let name = self.chain.file_name(first);
         let capacity = self.segment_bytes.max(SECTOR_BYTES as u64 + length);
-        let file = if self.spares > 1 && capacity == self.segment_bytes {
-            self.take_spare(&name)?
-        } else {
-            match self.allocate(&name, capacity) {
-                Err(error) if error.is(Posix::NoSpace) => {
-                    if self.spares == 0 || capacity > self.segment_bytes {
-                        return Err(error);
-                    }
-                    self.take_spare(&name)?
-                }
-                other => other?,
-            }
-        };
+        let file = self.next_file(&name, capacity)?;
         let capacity = file.len()?;
         let header = Header::new(self.chain, batch.epoch(), first);
         file.write(0, &header.encode())?;
@@ -183,6 +171,20 @@ impl LogWriter {
 }
 
 impl LogWriter {
+    /// A file under a new name: a spare if it is long enough. The first spare only goes where there is no room.
+    fn next_file(&mut self, name: &str, capacity: u64) -> Result<Arc<dyn DiskFile>> {
+        let fits = capacity == self.segment_bytes;
+        if fits && self.spares > 1 {
+            return self.take_spare(name);
+        }
+        match self.allocate(name, capacity) {
+            Err(error) if error.is(Posix::NoSpace) && fits && self.spares > 0 => {
+                self.take_spare(name)
+            }
+            other => other,
+        }
+    }
+
     fn allocate(&self, name: &str, capacity: u64) -> Result<Arc<dyn DiskFile>> {
         let file = self.disk.open(name, OpenMode::CreateNew)?;
         if let Err(error) = file.set_len(capacity) {
