@@ -253,9 +253,12 @@ fn losing_every_log_disk_makes_a_mount_read_only() {
         log.iter().map(|disk| usize::try_from(disk.as_u64().unwrap() - 1).unwrap()).collect();
     let aside = volume.root().join("aside");
     fs::create_dir(&aside).unwrap();
-    for disk in &log {
-        fs::rename(&volume.disks[*disk], aside.join(format!("d{disk}"))).unwrap();
-    }
+    // All at once: between two renames another disk would rightly join the log, and nothing be lost.
+    volume.stopped(|| {
+        for disk in &log {
+            fs::rename(&volume.disks[*disk], aside.join(format!("d{disk}"))).unwrap();
+        }
+    });
     volume.wait_status("the volume is read-only", |status| status["state"] == "read-only");
     let error = fs::write(volume.mnt().join("new"), b"x").expect_err("nothing can be changed");
     assert!(matches!(error.raw_os_error(), Some(libc::EROFS | libc::EIO)), "{error}");

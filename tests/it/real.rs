@@ -153,6 +153,20 @@ impl Volume {
         i32::try_from(self.status()["pid"].as_i64().unwrap()).unwrap()
     }
 
+    /// Does `change` while the server stands still, so that it sees all of it at once.
+    ///
+    /// Nothing in it may wait for the mount, and no program may be started: both wait for the server.
+    pub(crate) fn stopped(&self, change: impl FnOnce()) {
+        let pid = rustix::process::Pid::from_raw(self.pid()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        let stat = format!("/proc/{}/stat", pid.as_raw_nonzero());
+        let _continued = Continued(pid);
+        wait("the server stands still", || {
+            std::fs::read_to_string(&stat).unwrap().contains(") T ")
+        });
+        change();
+    }
+
     /// kill -9 of the server; returns when it is gone.
     pub(crate) fn kill(&self) {
         let pid = rustix::process::Pid::from_raw(self.pid()).unwrap();
@@ -162,6 +176,15 @@ impl Volume {
                 || std::fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero())).is_err()
         };
         wait("the killed server is gone", gone);
+    }
+}
+
+/// Lets a stopped server go on, also when the test fails.
+struct Continued(rustix::process::Pid);
+
+impl Drop for Continued {
+    fn drop(&mut self) {
+        rustix::process::kill_process(self.0, rustix::process::Signal::CONT).unwrap();
     }
 }
 
