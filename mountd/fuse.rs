@@ -372,14 +372,23 @@ impl Filesystem for FuseFs {
             flags: flags.0,
         };
         let (fs, caller) = (Arc::clone(&self.fs), caller(request));
-        // The payload lies in the loop thread's buffer: the task needs its own.
-        let data = bytes::Bytes::copy_from_slice(data);
-        let request =
-            async move { fs.write(&caller, (ino(node), handle(file)), offset, &data, how).await };
-        self.serve(request, move |answer| match answer {
+        let open = (ino(node), handle(file));
+        let answer = move |answer: Result<u32, Errno>| match answer {
             Ok(written) => reply.written(written),
             Err(errno) => reply.error(errno),
-        });
+        };
+        if let Some(written) = fs.write_now(open, offset, data, how) {
+            return self.serve(
+                async move {
+                    let written = written?;
+                    fs.pace().await.map(|()| written)
+                },
+                answer,
+            );
+        }
+        // The payload lies in the loop thread's buffer: a write that has to wait needs its own.
+        let data = bytes::Bytes::copy_from_slice(data);
+        self.serve(async move { fs.write(&caller, open, offset, &data, how).await }, answer);
     }
 
     /// "Not implemented": the kernel then never asks again, which saves a request for every close. Nothing is lost by it:

@@ -60,8 +60,8 @@ pub struct ShardHeader {
 pub enum Operation {
     /// Starts a shard; nothing is visible before `Seal`.
     Begin(ShardHeader),
-    /// Appends one row's cell to a shard that was begun.
-    Append(ShardKey, Bytes),
+    /// Appends the cells of the next rows to a shard that was begun.
+    Append(ShardKey, Vec<Bytes>),
     /// Ends a shard; answers `Sealed` when the file and all directories are durable.
     Seal(ShardKey, Seal),
     /// Forgets a shard that was begun and not sealed.

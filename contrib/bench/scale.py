@@ -1,6 +1,8 @@
 """Throughput against the number of writers and readers."""
 
-from jobs import rate
+from pathlib import Path
+
+from jobs import rate, sync
 
 COUNTS = (1, 2, 4, 8, 16)
 
@@ -8,8 +10,15 @@ COUNTS = (1, 2, 4, 8, 16)
 def rows(args):
     """Name, unit and job of each row."""
     def write(jobs):
-        return lambda directory, _cold: rate(directory, f"scale{jobs}", "write", "MiB/s", jobs, rw="write", bs="1m",
-                                             size=f"{args.size // jobs}m", end_fsync=1)
+        def job(directory, cold):
+            # All begin with the same room: memory is what the disks, and the kernel's caches of both sides, are made of.
+            for file in Path(directory).glob("scale*"):
+                file.unlink()
+            sync(directory)
+            cold()
+            return rate(directory, f"scale{jobs}", "write", "MiB/s", jobs, rw="write", bs="1m", size=f"{args.size // jobs}m",
+                        end_fsync=1)
+        return job
 
     def read(jobs):
         def job(directory, cold):

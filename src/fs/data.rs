@@ -41,6 +41,8 @@ use tokio_util::sync::CancellationToken;
 const TICK: Duration = Duration::from_millis(250);
 /// How long a writer waits for room, that is for other dirty data to be flushed, before it gets the error.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(60);
+/// Part of the room for dirty bytes that is left for requests whose writers wait already.
+const PACED_PART: u64 = 4;
 
 /// Dirty data of one node.
 #[derive(Debug, Default)]
@@ -181,6 +183,22 @@ impl Data {
         Ok(())
     }
 
+    /// As `write`, unless there is no room at once: then nothing happens, and the answer is `None`.
+    pub fn write_now(
+        &self,
+        node: &Arc<Node>,
+        offset: u64,
+        bytes: &[u8],
+        time: Option<Timestamp>,
+    ) -> Option<Result<()>> {
+        let length = bytes.len() as u64;
+        if length == 0 || !self.has_room(length) {
+            return None;
+        }
+        let checked = self.check_space(node, length);
+        Some(checked.map(|()| self.absorb(node, offset, bytes, time)))
+    }
+
     fn absorb(&self, node: &Arc<Node>, offset: u64, bytes: &[u8], time: Option<Timestamp>) {
         let (grown, was_clean) = {
             let mut meta = node.locked();
@@ -206,11 +224,23 @@ impl Data {
         self.dirty_nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits while little of the room for dirty bytes is left. Writers that are answered late write less, and what they
+    /// have written need not be copied until there is room for it.
+    ///
+    /// Error: what keeps older data from being flushed when that takes longer than a minute.
+    pub async fn pace(&self) -> Result<()> {
+        self.wait_for_room(self.limits.dirty_bytes / PACED_PART).await
+    }
+
+    fn has_room(&self, bytes: u64) -> bool {
+        self.dirty_bytes.load(Ordering::Relaxed) + bytes <= self.limits.dirty_bytes
+    }
+
     async fn wait_for_room(&self, bytes: u64) -> Result<()> {
         let deadline = Instant::now() + ROOM_TIMEOUT;
         loop {
             let room = self.room.notified();
-            if self.dirty_bytes.load(Ordering::Relaxed) + bytes <= self.limits.dirty_bytes {
+            if self.has_room(bytes) {
                 return Ok(());
             }
             self.wake.notify_one();

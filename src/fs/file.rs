@@ -138,35 +138,52 @@ impl Fs {
             self.drop_set_id(&node, &Caller { cap_fsetid: false, ..caller.clone() }, now).await?;
         }
         self.drop_capability(&node, now).await?;
-        // A kernel that writes back its cache tells the times by setattr.
-        let time = (!(self.writeback && how.from_cache)).then_some(now);
-        let direct = self.handles.get(handle).is_some_and(|handle| handle.direct);
-        let appends = how.flags & O_APPEND != 0 && !how.from_cache && (direct || !self.writeback);
-        if appends {
+        let time = self.time_of_write(how);
+        if self.appends(handle, how) {
             let order = node.order.lock().await;
             let end = node.locked().size;
-            let written = self.write_at(&node, end, data, time).await;
+            let (data, length) = within_largest_file(end, data)?;
+            let written = self.data.write(&node, end, data, time).await;
             drop(order);
-            return written;
+            return written.map(|()| length);
         }
-        self.write_at(&node, offset, data, time).await
+        let (data, length) = within_largest_file(offset, data)?;
+        self.data.write(&node, offset, data, time).await.map(|()| length)
     }
 
-    async fn write_at(
+    /// As `write`, if it has to wait for nothing. With `None` nothing has happened, and `write` has to do it.
+    pub fn write_now(
         &self,
-        node: &Arc<Node>,
+        (ino, handle): (Ino, HandleId),
         offset: u64,
         data: &[u8],
-        time: Option<Timestamp>,
-    ) -> Result<u32> {
-        let room = FILE_BYTES_MAX.saturating_sub(offset);
-        if room == 0 && !data.is_empty() {
-            return Err(Posix::FileTooBig.into());
+        how: WriteHow,
+    ) -> Option<Result<u32>> {
+        self.check_writable().ok()?;
+        let node = self.file_of(ino, handle).ok()?;
+        let (data, length) = within_largest_file(offset, data).ok()?;
+        let plain = !how.kill_suid && node.locked().capability == Some(false);
+        if !plain || self.appends(handle, how) {
+            return None;
         }
-        let length = usize::try_from(room).map_or(data.len(), |room| room.min(data.len()));
-        let (data, _behind_the_end) = data.split_at(length);
-        self.data.write(node, offset, data, time).await?;
-        u32::try_from(data.len()).map_err(|_too_long| Posix::Invalid.into())
+        let written = self.data.write_now(&node, offset, data, self.time_of_write(how))?;
+        Some(written.map(|()| length))
+    }
+
+    /// What a writer waits for after `write_now`: that older data is on its way to the disks.
+    pub async fn pace(&self) -> Result<()> {
+        self.data.pace().await
+    }
+
+    /// The time that a write stamps; a kernel that writes back its cache tells the times by setattr.
+    fn time_of_write(&self, how: WriteHow) -> Option<Timestamp> {
+        (!(self.writeback && how.from_cache)).then(|| self.now())
+    }
+
+    /// Whether a write goes to the end of the file, wherever that is.
+    fn appends(&self, handle: HandleId, how: WriteHow) -> bool {
+        let direct = self.handles.get(handle).is_some_and(|handle| handle.direct);
+        how.flags & O_APPEND != 0 && !how.from_cache && (direct || !self.writeback)
     }
 
     /// The last descriptor of a handle is closed. After O_TRUNC what was written since enters the log now: a crash some
@@ -301,4 +318,16 @@ impl Fs {
 /// Times that every change of content sets.
 fn changed(time: Timestamp) -> SetAttributes {
     SetAttributes { mtime: Some(time), ctime: Some(time), ..SetAttributes::default() }
+}
+
+/// What of a write at `offset` is before the end of the largest file, and how much that is.
+fn within_largest_file(offset: u64, data: &[u8]) -> Result<(&[u8], u32)> {
+    let room = FILE_BYTES_MAX.saturating_sub(offset);
+    if room == 0 && !data.is_empty() {
+        return Err(Posix::FileTooBig.into());
+    }
+    let length = usize::try_from(room).map_or(data.len(), |room| room.min(data.len()));
+    let (data, _behind_the_end) = data.split_at(length);
+    let length = u32::try_from(length).map_err(|_too_long| Posix::Invalid)?;
+    Ok((data, length))
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 pub fn serve(store: &ShardStore, operation: Operation) -> Result<Response> {
     match operation {
         Operation::Begin(header) => store.begin(header).map(|()| Response::Done),
-        Operation::Append(key, cell) => store.append(key, &cell).map(|()| Response::Done),
+        Operation::Append(key, cells) => store.append(key, &cells).map(|()| Response::Done),
         Operation::Seal(key, seal) => store.seal(key, &seal).map(|root| Response::Sealed { root }),
         Operation::Abort(key) => store.abort(key).map(|()| Response::Done),
         Operation::Fetch(key, ranges) => store.fetch(key, &ranges).map(Response::Bytes),

@@ -229,13 +229,15 @@ impl ShardStore {
         })
     }
 
-    /// Appends the next row's cell.
-    pub fn append(&self, key: ShardKey, cell: &[u8]) -> Result<()> {
+    /// Appends the cells of the next rows.
+    pub fn append(&self, key: ShardKey, cells: &[Bytes]) -> Result<()> {
         let unsealed = self.unsealed(key)?;
         let mut unsealed = locked(&unsealed);
-        let offset = HEADER_BYTES + unsealed.builder.cells_bytes();
-        unsealed.file.write(offset, cell)?;
-        unsealed.builder.append(cell);
+        for cell in cells {
+            let offset = HEADER_BYTES + unsealed.builder.cells_bytes();
+            unsealed.file.write(offset, cell)?;
+            unsealed.builder.append(cell);
+        }
         Ok(())
     }
 

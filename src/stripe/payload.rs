@@ -12,6 +12,7 @@ use crate::stripe::slots::{Slot, SlotTable};
 use crate::stripe::writer::NewSegment;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Segments that one computation seals: enough to outweigh the cost of handing them over.
@@ -74,27 +75,39 @@ impl Payload {
         self.table.slots.iter().map(|slot| slot.frame).collect()
     }
 
+    /// The cells of some rows in order, for each of the n shards.
+    pub(super) fn rows(&self, rows: Range<u64>) -> Vec<Vec<Bytes>> {
+        let mut shards = vec![Vec::new(); usize::from(self.coder.scheme().n())];
+        for row in rows {
+            for (shard, cell) in shards.iter_mut().zip(self.row(row)) {
+                shard.push(cell);
+            }
+        }
+        shards
+    }
+
     /// The n cells of a row.
-    pub(super) fn row(&self, row: u64) -> Vec<Bytes> {
+    fn row(&self, row: u64) -> Vec<Bytes> {
         let scheme = self.coder.scheme();
         let length = self.geometry.cell_bytes_of(row);
         let mut start = row * self.geometry.row_bytes();
         let bytes = usize::try_from(length).expect("a cell fits into memory");
-        let mut cells = vec![vec![0; bytes]; usize::from(scheme.n())];
-        let (data, parity) = cells.split_at_mut(usize::from(scheme.k()));
-        for cell in &mut *data {
-            self.copy(start, cell);
+        let mut data = Vec::with_capacity(usize::from(scheme.k()));
+        for _column in 0..scheme.k() {
+            data.push(self.cell(start, bytes));
             start += length;
         }
-        let data: Vec<&[u8]> = data.iter().map(Vec::as_slice).collect();
-        let mut parity: Vec<&mut [u8]> = parity.iter_mut().map(Vec::as_mut_slice).collect();
-        self.coder.encode(&data, &mut parity);
-        cells.into_iter().map(Bytes::from).collect()
+        let mut parity = vec![vec![0; bytes]; usize::from(scheme.m())];
+        let sources: Vec<&[u8]> = data.iter().map(Vec::as_slice).collect();
+        let mut targets: Vec<&mut [u8]> = parity.iter_mut().map(Vec::as_mut_slice).collect();
+        self.coder.encode(&sources, &mut targets);
+        data.into_iter().chain(parity).map(Bytes::from).collect()
     }
 
-    /// Fills `target`, which is all zeros, with the payload from `start` on.
-    fn copy(&self, start: u64, target: &mut [u8]) {
-        let end = start + target.len() as u64;
+    /// The payload from `start` on, with zeros behind its end.
+    fn cell(&self, start: u64, bytes: usize) -> Vec<u8> {
+        let mut cell = Vec::with_capacity(bytes);
+        let end = start + bytes as u64;
         let offset_of = |slot: &Slot| u64::from(slot.frame.payload_offset);
         let behind = self.table.slots.partition_point(|slot| offset_of(slot) <= start);
         let first = behind.saturating_sub(1);
@@ -103,19 +116,22 @@ impl Payload {
             if at >= end {
                 break;
             }
-            copy_overlap(at, &frame.header, start, target);
-            copy_overlap(at + u64::from(FRAME_HEADER_BYTES), &frame.body, start, target);
+            append_overlap(&mut cell, start..end, at, &frame.header);
+            append_overlap(&mut cell, start..end, at + u64::from(FRAME_HEADER_BYTES), &frame.body);
         }
+        cell.resize(bytes, 0);
+        cell
     }
 }
 
-/// Copies what lies in both: `source`, which starts at `at`, and `target`, which starts at `start`.
-fn copy_overlap(at: u64, source: &[u8], start: u64, target: &mut [u8]) {
-    let from = at.max(start);
-    let end = (at + source.len() as u64).min(start + target.len() as u64);
+/// Appends to a cell, which is `range` of the payload, what of `source` lies in it; `source` starts at `at`, behind all
+/// that the cell has, and zeros fill the room before it.
+fn append_overlap(cell: &mut Vec<u8>, range: Range<u64>, at: u64, source: &[u8]) {
+    let from = at.max(range.start);
+    let end = (at + source.len() as u64).min(range.end);
     if from < end {
         let index = |offset: u64| usize::try_from(offset).expect("within a stripe");
-        target[index(from - start)..index(end - start)]
-            .copy_from_slice(&source[index(from - at)..index(end - at)]);
+        cell.resize(index(from - range.start), 0);
+        cell.extend_from_slice(&source[index(from - at)..index(end - at)]);
     }
 }

@@ -51,9 +51,9 @@ impl Channel {
         self.call(Operation::Begin(header)).await.map(drop)
     }
 
-    /// Appends a cell. Requests do not say which row they are for, so each waits for the one before.
-    pub(super) async fn append(&self, key: ShardKey, cell: Bytes) -> Result<()> {
-        self.call(Operation::Append(key, cell)).await.map(drop)
+    /// Appends cells. Requests do not say which rows they are for, so each waits for the one before.
+    pub(super) async fn append(&self, key: ShardKey, cells: Vec<Bytes>) -> Result<()> {
+        self.call(Operation::Append(key, cells)).await.map(drop)
     }
 
     /// Ends a shard and answers its root.

@@ -155,7 +155,7 @@ impl Job<'_> {
                 self.channel.begin(header).await?;
             }
             let cell = rebuilt.into_iter().flatten().next().unwrap_or_default();
-            self.channel.append(self.key, cell).await?;
+            self.channel.append(self.key, vec![cell]).await?;
         }
         self.channel.seal(self.key, seal.clone()).await
     }

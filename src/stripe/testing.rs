@@ -164,7 +164,7 @@ impl Cluster {
         for row in 0..record.geometry().rows() {
             let length = usize::try_from(record.geometry().cell_bytes_of(row)).unwrap();
             let cell = Bytes::from(vec![index ^ 0x5a; length]);
-            call(Operation::Append(key, cell)).await.unwrap();
+            call(Operation::Append(key, vec![cell])).await.unwrap();
         }
         let payload_bytes = record.payload_bytes;
         let seal = Seal { payload_bytes, slot_table: Bytes::from(table) };

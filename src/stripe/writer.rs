@@ -61,8 +61,10 @@ pub struct Written {
 
 /// How long a disk may be silent before another takes its shard.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Cells that wait for one shard while the others go on.
-const CELLS_AHEAD: usize = 4;
+/// Rows that are computed, and handed to the disks, at once: enough to outweigh the cost of waking a thread for them.
+const ROWS_PER_TASK: usize = 4;
+/// Tasks' cells that wait for one shard while the others go on.
+const TASKS_AHEAD: usize = 2;
 
 /// Writes stripes through the peers.
 #[derive(Clone, Debug)]
@@ -185,19 +187,22 @@ impl StripeWriter {
         let mut senders = Vec::new();
         let mut puts = Vec::new();
         for assignment in round {
-            let (sender, cells) = mpsc::channel(CELLS_AHEAD);
+            let (sender, cells) = mpsc::channel(TASKS_AHEAD);
             senders.push((usize::from(assignment.index.0), sender));
             puts.push(self.put_shard(target, *assignment, cells, seal));
         }
         let encode = async move {
-            for row in 0..payload.geometry.rows() {
+            let rows = payload.geometry.rows();
+            for first in (0..rows).step_by(ROWS_PER_TASK) {
                 let source = Arc::clone(payload);
-                let cells = self.cpu.run(move || source.row(row)).await;
+                let task = first..rows.min(first + ROWS_PER_TASK as u64);
+                let mut cells = self.cpu.run(move || source.rows(task)).await;
                 // A shard that failed does not listen any more.
                 senders.retain(|(_index, sender)| !sender.is_closed());
-                let sends =
-                    senders.iter().map(|(index, sender)| sender.send(cells[*index].clone()));
-                join_all(sends).await;
+                let sends = senders
+                    .iter()
+                    .map(|(index, sender)| sender.send(std::mem::take(&mut cells[*index])));
+                join_all(sends.collect::<Vec<_>>()).await;
             }
         };
         join(encode, join_all(puts)).await.1
@@ -207,7 +212,7 @@ impl StripeWriter {
         &self,
         target: &Target,
         assignment: Assignment,
-        mut cells: mpsc::Receiver<Bytes>,
+        mut cells: mpsc::Receiver<Vec<Bytes>>,
         seal: &Seal,
     ) -> Result<[u8; 32]> {
         let channel = self.channel(target, assignment);
@@ -223,8 +228,8 @@ impl StripeWriter {
         };
         let put = async {
             channel.begin(header).await?;
-            while let Some(cell) = cells.recv().await {
-                channel.append(key, cell).await?;
+            while let Some(cells) = cells.recv().await {
+                channel.append(key, cells).await?;
             }
             channel.seal(key, seal.clone()).await
         };

@@ -25,5 +25,6 @@ mod power;
 mod real;
 mod reference;
 mod rig;
+mod room;
 mod sim;
 mod tidy;

@@ -40,7 +40,7 @@ fn put(store: &ShardStore, stripe: u64) -> Vec<u8> {
     store.begin(header).unwrap();
     let cells = bytes(stripe, 2 * CELL as usize + 9024);
     for cell in cells.chunks(CELL as usize) {
-        store.append(key(stripe), cell).unwrap();
+        store.append(key(stripe), &[Bytes::copy_from_slice(cell)]).unwrap();
     }
     let payload_bytes = 4 * 2 * u64::from(CELL) + 4 * 9000;
     let seal = Seal { payload_bytes, slot_table: Bytes::from_static(b"slots") };
@@ -147,7 +147,7 @@ fn the_index_is_rebuilt_and_leftovers_go() {
             epoch: Epoch(3),
         })
         .unwrap();
-    store.append(key(9), &bytes(9, CELL as usize)).unwrap();
+    store.append(key(9), &[bytes(9, CELL as usize).into()]).unwrap();
     assert_eq!(store.list(None, 10).unwrap(), [key(1), key(2), key(3)]);
     assert_eq!(store.list(Some(key(1)), 1).unwrap(), [key(2)]);
     drop(store);

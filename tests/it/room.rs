@@ -1,0 +1,51 @@
+//! Room for dirty bytes in process: what a write does when there is little of it, and when there is none.
+
+use crate::compare::root_user;
+use crate::rig::{Rig, run};
+use ironfs::fs::file::WriteHow;
+use ironfs::fs::namespace::NewFile;
+use ironfs::types::{FileKind, ROOT_INO};
+
+const O_RDWR: i32 = 0o2;
+const WRITE_BYTES: usize = 1 << 20;
+const READ_BYTES: u32 = 1 << 20;
+
+#[test]
+fn a_write_that_finds_no_room_waits_for_older_data() {
+    run(async {
+        let rig = Rig::new(1, 6);
+        rig.format("4+2").await.unwrap();
+        let volume = rig.open().await.unwrap();
+        let fs = volume.fs();
+        let new = NewFile { kind: FileKind::File, mode: 0o644, umask: 0, rdev: 0 };
+        let (made, opened) = fs.create(&root_user(), ROOT_INO, b"f", new, O_RDWR).await.unwrap();
+        let (open, how) = ((made.ino, opened.handle), WriteHow::default());
+        let block = |number: usize| vec![u8::try_from(number).unwrap() + 1; WRITE_BYTES];
+        let at = |number: usize| (number * WRITE_BYTES) as u64;
+        // The first write asks whether privileges have to go.
+        fs.write(&root_user(), open, 0, &block(0), how).await.unwrap();
+        // Nobody else runs before something is waited for, so nothing is written out.
+        let mut count = 1;
+        while let Some(written) = fs.write_now(open, at(count), &block(count), how) {
+            assert_eq!(written.unwrap() as usize, WRITE_BYTES);
+            count += 1;
+        }
+        let room = rig.config.limits.dirty_mib as usize;
+        assert_eq!(count, room, "all the room is used, and no more");
+        fs.write(&root_user(), open, at(count), &block(count), how).await.unwrap();
+        fs.pace().await.unwrap();
+        assert!(fs.dirty_bytes(made.ino) <= (room * WRITE_BYTES * 3 / 4) as u64);
+        count += 1;
+        assert!(fs.write_now(open, at(count), &block(count), how).is_some());
+        for number in 0..=count {
+            let read = fs.read(made.ino, opened.handle, at(number), READ_BYTES, 0).await;
+            assert!(read.unwrap() == block(number), "block {number}");
+        }
+        fs.release(made.ino, opened.handle).await.unwrap();
+        drop(fs);
+        volume.shutdown().await.unwrap();
+        drop(volume);
+        rig.machine.settle();
+        rig.fsck_clean().await.unwrap();
+    });
+}
