@@ -41,8 +41,9 @@ use tokio_util::sync::CancellationToken;
 const TICK: Duration = Duration::from_millis(250);
 /// How long a writer waits for room, that is for other dirty data to be flushed, before it gets the error.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(60);
-/// Part of the room for dirty bytes that is left for requests whose writers wait already.
-const PACED_PART: u64 = 4;
+/// Bytes beyond the room that are absorbed of writes that have arrived: about what a kernel has in flight. They would
+/// otherwise wait in memory of their own, as copies of the requests.
+const ARRIVED_BYTES: u64 = 64 << 20;
 
 /// Dirty data of one node.
 #[derive(Debug, Default)]
@@ -60,7 +61,7 @@ impl DataState {
 /// Bounds of what the data half may use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DataLimits {
-    /// Written bytes that are not flushed yet, of all files.
+    /// Written bytes that are not flushed yet, of all files, after which writers wait.
     pub dirty_bytes: u64,
     /// Decompressed frames kept for reading again.
     pub read_cache_bytes: u64,
@@ -183,7 +184,8 @@ impl Data {
         Ok(())
     }
 
-    /// As `write`, unless there is no room at once: then nothing happens, and the answer is `None`.
+    /// As `write`, and somewhat beyond the room, so that a write which has arrived need not be copied to wait; call
+    /// `pace` before it is answered. `None` when that is used up too: then nothing happened.
     pub fn write_now(
         &self,
         node: &Arc<Node>,
@@ -192,7 +194,8 @@ impl Data {
         time: Option<Timestamp>,
     ) -> Option<Result<()>> {
         let length = bytes.len() as u64;
-        if length == 0 || !self.has_room(length) {
+        let used = self.dirty_bytes.load(Ordering::Relaxed);
+        if length == 0 || used + length > self.limits.dirty_bytes + ARRIVED_BYTES {
             return None;
         }
         let checked = self.check_space(node, length);
@@ -224,12 +227,11 @@ impl Data {
         self.dirty_nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits while little of the room for dirty bytes is left. Writers that are answered late write less, and what they
-    /// have written need not be copied until there is room for it.
+    /// Waits while there are more dirty bytes than there is room for: writers that are answered late write less.
     ///
     /// Error: what keeps older data from being flushed when that takes longer than a minute.
     pub async fn pace(&self) -> Result<()> {
-        self.wait_for_room(self.limits.dirty_bytes / PACED_PART).await
+        self.wait_for_room(0).await
     }
 
     fn has_room(&self, bytes: u64) -> bool {
