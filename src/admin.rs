@@ -2,7 +2,7 @@
 //! the kernel.
 
 use crate::error::{Error, Result};
-use crate::types::Ino;
+use crate::types::{Ino, StripeId};
 use crate::volume::Volume;
 use crate::volume::status::Remount;
 use axum::extract::{Query, State};
@@ -67,7 +67,19 @@ pub async fn serve(listener: UnixListener, state: AdminState, stop: Cancellation
         .route("/sync", post(sync))
         .route("/remount", post(remount))
         .route("/repair", post(repair))
+        .route("/repair/history", get(repair_history))
+        .route("/repair/stripe", post(repair_stripe))
+        .route("/repair/pause", post(pause_repair))
+        .route("/scrub", get(scrub_status))
+        .route("/scrub/start", post(start_scrub))
+        .route("/scrub/pause", post(pause_scrub))
+        .route("/jobs", get(jobs))
+        .route("/jobs/pause", post(pause_job))
+        .route("/disk/add", post(add_disk))
         .route("/disk/replace", post(replace_disk))
+        .route("/disk/drain", post(drain_disk))
+        .route("/disk/keep", post(keep_disk))
+        .route("/disk/remove", post(remove_disk))
         .with_state(state);
     let served = axum::serve(listener, router)
         .with_graceful_shutdown(async move { stop.cancelled().await })
@@ -83,6 +95,9 @@ pub struct ApiError {
     /// One sentence.
     pub error: String,
 }
+
+/// Most attempts that one answer tells.
+const HISTORY_MAX: usize = 10_000;
 
 type Answer<T> = Result<Json<T>, (StatusCode, Json<ApiError>)>;
 
@@ -150,6 +165,79 @@ async fn repair(State(state): State<AdminState>) -> Answer<crate::volume::status
     answer(state.volume.repair_run().await)
 }
 
+/// Which stripe is to be repaired.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RepairStripe {
+    /// Number of the stripe.
+    pub stripe: u64,
+    /// Whether all its shards are written anew.
+    pub force: bool,
+}
+
+async fn repair_stripe(
+    State(state): State<AdminState>,
+    Json(wanted): Json<RepairStripe>,
+) -> Answer<crate::volume::status::RepairReport> {
+    answer(state.volume.repair_stripe(StripeId(wanted.stripe), wanted.force).await)
+}
+
+/// Whether background work is to be held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Pause {
+    /// Held, or let go on.
+    pub paused: bool,
+}
+
+async fn pause_repair(State(state): State<AdminState>, Json(wanted): Json<Pause>) -> Answer<Done> {
+    state.volume.pause_repair(wanted.paused);
+    answer(Ok(DONE))
+}
+
+async fn scrub_status(
+    State(state): State<AdminState>,
+) -> Answer<crate::volume::status::ScrubStatus> {
+    answer(state.volume.scrub_status())
+}
+
+async fn start_scrub(State(state): State<AdminState>) -> Answer<Done> {
+    answer(state.volume.start_scrub().await.map(|()| DONE))
+}
+
+async fn pause_scrub(State(state): State<AdminState>, Json(wanted): Json<Pause>) -> Answer<Done> {
+    answer(state.volume.pause_scrub(wanted.paused).await.map(|()| DONE))
+}
+
+async fn jobs(State(state): State<AdminState>) -> Answer<Vec<crate::volume::status::Job>> {
+    answer(state.volume.jobs())
+}
+
+/// Which job is to be held.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PauseJob {
+    /// Its name.
+    pub job: String,
+    /// Held, or let go on.
+    pub paused: bool,
+}
+
+async fn pause_job(State(state): State<AdminState>, Json(wanted): Json<PauseJob>) -> Answer<Done> {
+    answer(state.volume.pause_job(&wanted.job, wanted.paused).await.map(|()| DONE))
+}
+
+/// How much of the history is wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HistoryQuery {
+    /// Most attempts.
+    pub limit: usize,
+}
+
+async fn repair_history(
+    State(state): State<AdminState>,
+    Query(query): Query<HistoryQuery>,
+) -> Answer<Vec<crate::volume::status::RepairLine>> {
+    answer(state.volume.repair_history(query.limit.min(HISTORY_MAX)).await)
+}
+
 /// Which directory takes the place of which.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ReplaceDisk {
@@ -159,6 +247,44 @@ pub struct ReplaceDisk {
     pub new: PathBuf,
     /// Whether it may share a device with others.
     pub allow_same_device: bool,
+}
+
+/// Which directory comes into the volume.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AddDisk {
+    /// An empty directory.
+    pub new: PathBuf,
+    /// Whether it may share a device with others.
+    pub allow_same_device: bool,
+}
+
+/// A disk of the volume.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NamedDisk {
+    /// Path or id.
+    pub disk: String,
+}
+
+type DiskAnswer = Answer<crate::volume::status::DiskStatus>;
+
+async fn add_disk(State(state): State<AdminState>, Json(wanted): Json<AddDisk>) -> DiskAnswer {
+    let added = state.volume.add_disk(&wanted.new, wanted.allow_same_device).await;
+    answer(added.and_then(|disk| state.volume.disk_status(disk)))
+}
+
+async fn drain_disk(State(state): State<AdminState>, Json(wanted): Json<NamedDisk>) -> DiskAnswer {
+    let leaving = state.volume.drain_disk(&wanted.disk).await;
+    answer(leaving.and_then(|disk| state.volume.disk_status(disk)))
+}
+
+async fn keep_disk(State(state): State<AdminState>, Json(wanted): Json<NamedDisk>) -> DiskAnswer {
+    let kept = state.volume.keep_disk(&wanted.disk).await;
+    answer(kept.and_then(|disk| state.volume.disk_status(disk)))
+}
+
+async fn remove_disk(State(state): State<AdminState>, Json(wanted): Json<NamedDisk>) -> DiskAnswer {
+    let gone = state.volume.remove_disk(&wanted.disk).await;
+    answer(gone.and_then(|disk| state.volume.disk_status(disk)))
 }
 
 async fn replace_disk(

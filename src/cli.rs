@@ -14,10 +14,12 @@ mod format;
 mod fsck;
 mod helper;
 mod info;
+mod jobs;
 mod mount;
 mod paths;
 mod repair;
 mod scan;
+mod scrub;
 mod serve;
 mod status;
 mod sync;
@@ -54,6 +56,9 @@ enum Command {
     Disk(disk::DiskCommand),
     #[command(subcommand)]
     Repair(repair::RepairCommand),
+    #[command(subcommand)]
+    Scrub(scrub::ScrubCommand),
+    Jobs(jobs::JobsCommand),
     Scan(scan::Scan),
     Fsck(fsck::Fsck),
     Sync(sync::Sync),
@@ -96,6 +101,8 @@ fn run(command: Command) -> Result<(), Error> {
         Command::Class(class) => class.run(),
         Command::Disk(disk) => disk.run(),
         Command::Repair(repair) => repair.run(),
+        Command::Scrub(scrub) => scrub.run(),
+        Command::Jobs(jobs) => jobs.run(),
         Command::Scan(scan) => scan.run(),
         Command::Fsck(fsck) => fsck.run(),
         Command::Sync(sync) => sync.run(),

@@ -58,6 +58,23 @@ pub struct Limits {
     pub disk_queue: u32,
     /// How long a mount waits for disks that are late, in seconds.
     pub disk_wait_s: u32,
+    /// How long a disk in use may be silent before others are preferred, in milliseconds.
+    pub disk_suspect_ms: u32,
+    /// How long it may be silent before it is taken out of use, in milliseconds.
+    pub disk_down_ms: u32,
+    /// How long a disk may be away before it is given up and what it held is placed anew, in seconds, if the others can
+    /// take it; 0 for never.
+    pub disk_out_s: u32,
+    /// From the beginning of one scrub of all shards to that of the next, in days; 0 for never.
+    pub scrub_days: u32,
+    /// Most that scrub reads in a second, and how much when it is started by hand, in MiB.
+    pub scrub_mib_s: u32,
+    /// Stripes that are repaired at once.
+    pub repair_stripes: u32,
+    /// Most that repair and moves read and write in a second, in MiB; 0 for no limit. They give way to users anyway.
+    pub repair_mib_s: u32,
+    /// The same on one disk.
+    pub repair_disk_mib_s: u32,
     /// Threads that read requests from the kernel.
     pub loop_threads: u32,
     /// Computations (coding, compression) at once; 0 means one for each processor.
@@ -88,6 +105,14 @@ impl Default for Limits {
             disk_threads: 2,
             disk_queue: 64,
             disk_wait_s: 10,
+            disk_suspect_ms: 1000,
+            disk_down_ms: 5000,
+            disk_out_s: 600,
+            scrub_days: 14,
+            scrub_mib_s: 100,
+            repair_stripes: 4,
+            repair_mib_s: 0,
+            repair_disk_mib_s: 0,
             loop_threads: 2,
             cpu_threads: 0,
             hot_fsync_kib: 64,
@@ -99,7 +124,7 @@ impl Default for Limits {
 
 impl Limits {
     /// Name, value, smallest and largest allowed value of each limit.
-    fn ranges(&self) -> [(&'static str, u32, u32, u32); 20] {
+    fn ranges(&self) -> [(&'static str, u32, u32, u32); 28] {
         [
             ("dirty_mib", self.dirty_mib, 64, 65_536),
             ("read_cache_mib", self.read_cache_mib, 1, 1_048_576),
@@ -116,6 +141,14 @@ impl Limits {
             ("disk_threads", self.disk_threads, 1, 64),
             ("disk_queue", self.disk_queue, 4, 65_536),
             ("disk_wait_s", self.disk_wait_s, 0, 3600),
+            ("disk_suspect_ms", self.disk_suspect_ms, 10, 600_000),
+            ("disk_down_ms", self.disk_down_ms, 100, 600_000),
+            ("disk_out_s", self.disk_out_s, 0, 31_536_000),
+            ("scrub_days", self.scrub_days, 0, 3650),
+            ("scrub_mib_s", self.scrub_mib_s, 1, 1_048_576),
+            ("repair_stripes", self.repair_stripes, 1, 64),
+            ("repair_mib_s", self.repair_mib_s, 0, 1_048_576),
+            ("repair_disk_mib_s", self.repair_disk_mib_s, 0, 1_048_576),
             ("loop_threads", self.loop_threads, 1, 64),
             ("cpu_threads", self.cpu_threads, 0, 1024),
             ("hot_fsync_kib", self.hot_fsync_kib, 0, 64),

@@ -15,6 +15,7 @@ pub mod extent;
 pub mod format;
 pub mod fs;
 pub mod limits;
+pub mod load;
 pub mod meta;
 #[path = "../mountd/mountd.rs"]
 pub mod mountd;

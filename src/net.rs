@@ -82,7 +82,11 @@ pub enum Operation {
         after: Option<ShardKey>,
         /// Most keys in the answer.
         limit: usize,
+        /// Whether each is seen to be there, not only in the index, which forgets what is not.
+        seen: bool,
     },
+    /// Has the index take in what lies in one of the 256 directories of shards without being in it. Answers `Done`.
+    Adopt(u8),
     /// Answers `Space`.
     Space,
 }

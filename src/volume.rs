@@ -1,13 +1,17 @@
 //! A volume that is open: the one place that wires disks, metadata, stripes, file system and keepers together.
 
+mod absence;
 mod find;
 pub mod format;
 pub mod fsck;
+mod healing;
 pub mod info;
+mod jobs;
 mod keepers;
+mod lifecycle;
 mod membership;
 mod prober;
-mod replace;
+mod repair_log;
 mod report;
 mod space;
 mod spaces;
@@ -18,10 +22,11 @@ use crate::cpu::Cpu;
 use crate::disk::Disk;
 use crate::disk::local::LocalDisk;
 use crate::disk::set::{DiskHandle, DiskSet};
-use crate::disk::superblock::MemberState;
+use crate::disk::superblock::{Member, MemberState};
 use crate::error::{Error, Result};
 use crate::fs::data::{Data, DataLimits, DataParts};
 use crate::fs::{AtimeMode, Clock, Fs, FsOptions, FsParts};
+use crate::load::Latencies;
 use crate::meta::client::MetaClient;
 use crate::meta::local::LocalLog;
 use crate::meta::recover::{self, OpenOptions};
@@ -32,7 +37,8 @@ use crate::stripe::reader::StripeReader;
 use crate::stripe::writer::StripeWriter;
 use crate::types::{DiskId, VolumeId};
 use crate::worker::Shards;
-use crate::worker::repair::{Depth, Repair};
+use crate::worker::rebalance::Rebalance;
+use crate::worker::repair::Repair;
 use futures_util::future::join_all;
 use keepers::Keepers;
 use membership::{RingPlacer, SetMembers};
@@ -100,6 +106,7 @@ pub struct Volume {
     data: Arc<Data>,
     fs: Arc<Fs>,
     repair: Arc<Repair>,
+    rebalance: Arc<Rebalance>,
     keepers: Keepers,
 }
 
@@ -130,7 +137,9 @@ impl Volume {
         open_stores(&opened, &peers, limits, options.read_only).await;
 
         let cpu = Arc::new(Cpu::new(threads(limits.cpu_threads)));
-        let members = Arc::new(SetMembers::new(opened.disks.clone(), opened.log.clone()));
+        let members =
+            SetMembers::new(opened.disks.clone(), opened.log.clone(), limits.reserve_percent);
+        let members = Arc::new(members);
         let (findings, found) = mpsc::channel(FINDINGS_MAX);
         let net: Arc<dyn Peers> = peers.clone();
         let reader = StripeReader::new(net.clone(), cpu.clone(), members.clone(), findings);
@@ -140,9 +149,11 @@ impl Volume {
         let spaces =
             Arc::new(Spaces::new(opened.disks.clone(), meta.clone(), limits.reserve_percent));
         spaces.refresh().await?;
+        let load = Arc::new(Latencies::default());
         let data = Data::new(DataParts {
             meta: meta.clone(),
             reader: reader.clone(),
+            load: load.clone(),
             writer: writer.clone(),
             placer: placer.clone(),
             space: spaces.clone(),
@@ -153,16 +164,18 @@ impl Volume {
             data: data.clone(),
             clock: options.clock.clone(),
             space: spaces.clone(),
-            options: FsOptions {
-                read_only: options.read_only,
-                atime: options.atime,
-                nodiratime: options.nodiratime,
-                writeback: true,
-            },
+            options: fs_options(&options),
         })?);
         let shards = Shards::new(net, members);
-        let repair =
-            Arc::new(Repair::new(meta.clone(), reader.clone(), shards.clone(), placer.clone()));
+        let (repair, rebalance, lines) = healing::workers(healing::Parts {
+            meta: meta.clone(),
+            reader: reader.clone(),
+            shards: shards.clone(),
+            placer: placer.clone(),
+            now: options.clock.clone(),
+            load,
+            limits,
+        });
         let volume = Arc::new(Self {
             id: opened.volume,
             config: config.clone(),
@@ -177,9 +190,10 @@ impl Volume {
             data,
             fs,
             repair,
+            rebalance,
             keepers: Keepers::default(),
         });
-        let parts = keepers::Parts { reader, writer, placer, shards, found };
+        let parts = keepers::Parts { reader, writer, placer, shards, found, lines };
         volume.start(parts, (opened.incarnation, opened.complete));
         Ok(volume)
     }
@@ -226,27 +240,6 @@ impl Volume {
         Ok(())
     }
 
-    /// Copies the metadata to as many disks as should have it, then rebuilds missing shards in one sweep.
-    pub async fn repair_run(&self) -> Result<status::RepairReport> {
-        if self.fs.read_only() {
-            return Err(Error::refused("the mount is read-only: nothing can be repaired"));
-        }
-        let copied = self.log.restore_copies().await?;
-        let report = self.repair.sweep(Depth::Shallow).await?;
-        let mut failures = report.failures;
-        if !copied {
-            failures
-                .insert(0, "the metadata could not be copied to another disk; see the log".into());
-        }
-        Ok(status::RepairReport {
-            stripes_checked: report.stripes_checked,
-            stripes_touched: report.stripes_touched,
-            shards_restored: report.shards_restored,
-            bytes_restored: report.bytes_restored,
-            failures,
-        })
-    }
-
     /// Stops the keepers, makes everything durable and closes all files. The caller has stopped all operations. Later
     /// calls fail.
     pub async fn shutdown(&self) -> Result<()> {
@@ -282,11 +275,29 @@ impl Volume {
             open_store(self.id, &handle, &self.config.limits, self.options.read_only).await?;
         self.peers.add_store(id, store);
         self.disks.admit(handle);
-        if !self.options.read_only {
+        let members = self.log.members();
+        let draining = |member: &Member| member.state == MemberState::Draining;
+        if !self.options.read_only && !members.member(id).is_some_and(draining) {
             self.log.set_disk_state(id, MemberState::Healthy).await?;
         }
-        self.keepers.disk_returned(id);
+        self.keepers.look_through(id);
+        self.look_again();
         Ok(())
+    }
+
+    /// The disks that are there, or may be used, are others than before.
+    fn look_again(&self) {
+        self.repair.look_again();
+        self.rebalance.look_again();
+    }
+}
+
+const fn fs_options(options: &VolumeOptions) -> FsOptions {
+    FsOptions {
+        read_only: options.read_only,
+        atime: options.atime,
+        nodiratime: options.nodiratime,
+        writeback: true,
     }
 }
 

@@ -3,15 +3,20 @@
 
 pub mod clean;
 pub mod delete;
+pub mod inventory;
+mod meter;
 pub mod orphans;
 pub mod pack;
 pub mod reap;
+pub mod rebalance;
 pub mod repair;
+pub mod scrub;
 mod shards;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod throttle;
 
 pub use shards::Shards;
 

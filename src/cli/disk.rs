@@ -1,16 +1,56 @@
-//! `disk replace`: an empty directory takes the place of a disk.
+//! `disk`: directories that come into a volume and leave it.
 
 use super::{out, paths, repair};
-use crate::admin::{ReplaceDisk, client};
+use crate::admin::{AddDisk, NamedDisk, ReplaceDisk, client};
 use crate::error::{Error, Result};
-use crate::volume::status::RepairReport;
+use crate::volume::status::{DiskStatus, Job, RepairReport, Status};
 use clap::Subcommand;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-/// Replace disks
+/// How often a drain is looked at.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
+
+/// Add, replace and remove disks
 #[derive(Debug, Subcommand)]
-#[command(after_help = "Example:\n  ironfs disk replace /srv/disk3 /srv/disk6")]
+#[command(
+    after_help = "Examples:\n  ironfs disk add media /srv/d6\n  ironfs disk remove --drain /srv/d2\n  ironfs disk replace /srv/d3 \
+                  /srv/d7\n  ironfs disk list media"
+)]
 pub(super) enum DiskCommand {
+    /// Take an empty directory into a mounted volume; its room is used at once
+    Add {
+        /// Name of the volume, path of its configuration, or a path inside the mount
+        volume: String,
+        /// Empty directory that comes
+        new: PathBuf,
+        /// Let the new directory share a device with another disk
+        #[arg(long)]
+        allow_same_device: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let a disk go: at once, or once what it holds has been moved
+    Remove {
+        /// Directory (or number) of the disk that goes
+        disk: String,
+        /// Move what it holds to the others first, and wait until it is safe to unplug
+        #[arg(long)]
+        drain: bool,
+        /// With --drain: do not wait, it goes on by itself
+        #[arg(long, requires = "drain")]
+        no_wait: bool,
+        /// Keep a disk that drains
+        #[arg(long, conflicts_with_all = ["drain", "yes"])]
+        cancel: bool,
+        /// The volume; found by the disk's path if one mounted volume has it
+        #[arg(long, value_name = "NAME|DIR")]
+        volume: Option<String>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// Let an empty directory take the place of a disk, and rebuild there what the old one held
     Replace {
         /// Directory (or number) of the disk that goes; it may be dead
@@ -30,33 +70,146 @@ pub(super) enum DiskCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Show the disks of a volume
+    List {
+        /// Name of the volume, path of its configuration, or a path inside the mount
+        volume: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 impl DiskCommand {
     pub(super) fn run(self) -> Result<()> {
-        let Self::Replace { old, new, volume, allow_same_device, yes, json } = self;
-        let new = std::path::absolute(&new)
-            .map_err(|error| Error::from_io("find the new directory", error))?;
-        let old = match old.parse::<u32>() {
-            Ok(_) => old,
-            Err(_path) => std::path::absolute(&old)
-                .map_err(|error| Error::from_io("find the old directory", error))?
-                .display()
-                .to_string(),
-        };
-        let volume = volume.map_or_else(|| volume_with_disk(&old), Ok)?;
-        out::confirm(
-            &format!(
-                "{} takes the place of {old}, which leaves volume {volume} for good",
-                new.display()
-            ),
-            yes,
-        )?;
-        let socket = paths::socket_of(&volume)?;
-        let body = ReplaceDisk { old, new, allow_same_device };
-        let report: RepairReport = paths::block_on(client::post(&socket, "/disk/replace", &body))?;
-        repair::show(&report, json)
+        match self {
+            Self::Add { volume, new, allow_same_device, json } => {
+                let socket = paths::socket_of(&volume)?;
+                let body = AddDisk { new: absolute(&new)?, allow_same_device };
+                let disk: DiskStatus = paths::block_on(client::post(&socket, "/disk/add", &body))?;
+                if json {
+                    return out::print_json(&disk);
+                }
+                out::print(&format!(
+                    "{} is disk {}; `ironfs jobs {volume}` shows how shards are moved to it\n",
+                    disk.path, disk.id
+                ))
+            }
+            Self::Remove { disk, drain, no_wait, cancel, volume, yes } => {
+                let disk = named(&disk)?;
+                let volume = volume.map_or_else(|| volume_with_disk(&disk), Ok)?;
+                remove(&disk, &volume, How { drain, wait: !no_wait, cancel, yes })
+            }
+            Self::Replace { old, new, volume, allow_same_device, yes, json } => {
+                let (old, new) = (named(&old)?, absolute(&new)?);
+                let volume = volume.map_or_else(|| volume_with_disk(&old), Ok)?;
+                let text = format!(
+                    "{} takes the place of {old}, which leaves volume {volume} for good",
+                    new.display()
+                );
+                out::confirm(&text, yes)?;
+                let socket = paths::socket_of(&volume)?;
+                let body = ReplaceDisk { old, new, allow_same_device };
+                let report: RepairReport =
+                    paths::block_on(client::post(&socket, "/disk/replace", &body))?;
+                repair::show(&report, json)
+            }
+            Self::List { volume, json } => {
+                let status: Status =
+                    paths::block_on(client::get(&paths::socket_of(&volume)?, "/status"))?;
+                if json {
+                    return out::print_json(&status.disks);
+                }
+                out::print(&super::status::disks_table(&status))
+            }
+        }
     }
+}
+
+/// How a disk is removed.
+struct How {
+    drain: bool,
+    wait: bool,
+    cancel: bool,
+    yes: bool,
+}
+
+fn remove(disk: &str, volume: &str, how: How) -> Result<()> {
+    let socket = paths::socket_of(volume)?;
+    let body = NamedDisk { disk: disk.to_owned() };
+    let post = |path: &'static str| -> Result<DiskStatus> {
+        paths::block_on(client::post(&socket, path, &body))
+    };
+    if how.cancel {
+        let kept = post("/disk/keep")?;
+        return out::print(&format!("{} is used as before\n", kept.path));
+    }
+    if !how.drain {
+        let text = format!(
+            "{disk} leaves volume {volume} at once and for good; what it holds is rebuilt from the others"
+        );
+        out::confirm(&text, how.yes)?;
+        let gone = post("/disk/remove")?;
+        return out::print(&format!(
+            "{} has left; `ironfs jobs {volume}` shows the repair\n",
+            gone.path
+        ));
+    }
+    let leaving = post("/disk/drain")?;
+    if !how.wait {
+        let text =
+            "drains; `ironfs jobs` shows how far it is, `ironfs disk list` when it is removed";
+        return out::print(&format!("{} {text}\n", leaving.path));
+    }
+    wait_for_drain(&socket, &leaving)
+}
+
+/// Shows how a disk drains until it has left.
+fn wait_for_drain(socket: &Path, leaving: &DiskStatus) -> Result<()> {
+    let name = format!("drain:{}", leaving.id);
+    let bar = out::bar(0);
+    loop {
+        let status: Status = paths::block_on(client::get(socket, "/status"))?;
+        let state = status.disks.iter().find(|disk| disk.id == leaving.id);
+        match state.map(|disk| disk.state.as_str()) {
+            Some("removed") | None => {
+                bar.finish_and_clear();
+                return out::print(&format!("{}: it is safe to unplug\n", leaving.path));
+            }
+            Some("healthy" | "full") => {
+                bar.finish_and_clear();
+                let context = format!("{} no longer drains: somebody kept it", leaving.path);
+                return Err(Error::refused(context));
+            }
+            Some(_draining) => {}
+        }
+        let jobs: Vec<Job> = paths::block_on(client::get(socket, "/jobs"))?;
+        if let Some(job) = jobs.iter().find(|job| job.name == name) {
+            let total = bar.length().unwrap_or(0).max(job.left_bytes);
+            bar.set_length(total);
+            bar.set_position(total - job.left_bytes);
+            let eta = job.eta_seconds.map(|eta| format!("{} to go, ", out::span(eta)));
+            let detail = job.detail.clone().unwrap_or_default();
+            bar.set_message(format!("{}{detail}", eta.unwrap_or_default()));
+        }
+        paths::block_on(async {
+            tokio::time::sleep(LOOK_PERIOD).await;
+            Ok(())
+        })?;
+    }
+}
+
+/// A disk as the server knows it: its number or its whole path.
+fn named(disk: &str) -> Result<String> {
+    match disk.parse::<u32>() {
+        Ok(_) => Ok(disk.to_owned()),
+        Err(_path) => Ok(absolute(Path::new(disk))?.display().to_string()),
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path)
+        .map_err(|error| Error::from_io(format!("find {}", path.display()), error))
 }
 
 /// The one mounted volume with a disk at `path`.
@@ -64,8 +217,7 @@ fn volume_with_disk(path: &str) -> Result<String> {
     let mut found = Vec::new();
     for mount in crate::mountd::mount::mounted()? {
         let socket = paths::socket(&mount.source);
-        let status: Result<crate::volume::status::Status> =
-            paths::block_on(client::get(&socket, "/status"));
+        let status: Result<Status> = paths::block_on(client::get(&socket, "/status"));
         if status.is_ok_and(|status| status.disks.iter().any(|disk| disk.path == path)) {
             found.push(mount.source);
         }

@@ -74,6 +74,30 @@ pub fn size(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
+/// Seconds for people: `3 min 20 s`.
+pub fn span(seconds: u64) -> String {
+    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
+    let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{rest} s"),
+        (0, 0, _) => format!("{minutes} min {rest} s"),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        (_, _, _) => format!("{days} d {hours} h"),
+    }
+}
+
+/// A bar on stderr for long work of `total` bytes; silent where there is no terminal.
+pub fn bar(total: u64) -> indicatif::ProgressBar {
+    let bar = indicatif::ProgressBar::new(total);
+    let style = indicatif::ProgressStyle::with_template(
+        "{wide_bar} {binary_bytes} of {binary_total_bytes}  {msg}",
+    );
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
 /// Rows as aligned columns; numbers (every column but the first that only holds digits and units) are not told
 /// apart: all columns are left-aligned.
 pub fn table(rows: &[Vec<String>]) -> String {
@@ -96,7 +120,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{size, table};
+    use super::{size, span, table};
 
     #[test]
     fn sizes() {
@@ -104,6 +128,12 @@ mod tests {
         assert_eq!(size(1023), "1023 B");
         assert_eq!(size(1536), "1.5 KiB");
         assert_eq!(size(u64::MAX), "15.9 EiB");
+    }
+
+    #[test]
+    fn spans() {
+        let cases = [(0, "0 s"), (61, "1 min 1 s"), (3660, "1 h 1 min"), (90_000, "1 d 1 h")];
+        cases.into_iter().for_each(|(seconds, text)| assert_eq!(span(seconds), text));
     }
 
     #[test]

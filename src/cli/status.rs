@@ -51,6 +51,14 @@ fn text(status: &Status) -> String {
         .map(|(margin, stripes)| format!("{stripes} with margin {margin}"))
         .collect();
     line("stripes", &if margins.is_empty() { "none yet".to_owned() } else { margins.join(", ") });
+    let repair = &status.repair;
+    if repair.waiting + repair.noted > 0 || repair.paused {
+        let held = if repair.paused { ", and repair is held" } else { "" };
+        let left = repair.full_margin_seconds.map(out::span);
+        let left = left.map_or_else(String::new, |left| format!(", full margin in {left}"));
+        let text = format!("{} stripes wait, {} noted{left}{held}", repair.waiting, repair.noted);
+        line("repair", &text);
+    }
     let space = &status.space;
     line(
         "space",
@@ -75,7 +83,7 @@ fn text(status: &Status) -> String {
     text
 }
 
-fn disks_table(status: &Status) -> String {
+pub(super) fn disks_table(status: &Status) -> String {
     let header = ["DISK", "STATE", "SIZE", "FREE", "ERRORS", "PATH"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     for disk in &status.disks {

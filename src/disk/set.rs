@@ -28,6 +28,8 @@ pub struct DiskHandle {
 pub enum DiskState {
     /// In use.
     Healthy,
+    /// In use, but slow to answer: nothing new is put there, and it is read only when others do not suffice.
+    Suspect,
     /// Not used since an error, which is told.
     Down(String),
 }
@@ -63,6 +65,9 @@ struct Slot {
     reason: String,
     errors: u64,
     full: bool,
+    suspect: bool,
+    /// As it was measured last.
+    space: Option<Space>,
 }
 
 /// A disk counts as full until this share of it is free again ...
@@ -75,7 +80,10 @@ impl DiskSet {
     pub fn new(disks: Vec<(DiskId, String, Option<Arc<DiskHandle>>)>) -> Self {
         let slot = |(id, label, handle)| {
             let reason = String::from("it was not there when the volume was opened");
-            (id, Slot { label, handle, reason, errors: 0, full: false })
+            (
+                id,
+                Slot { label, handle, reason, errors: 0, full: false, suspect: false, space: None },
+            )
         };
         let slots = disks.into_iter().map(slot).collect();
         Self { slots: RwLock::new(slots), changes: watch::channel(0).0 }
@@ -97,6 +105,7 @@ impl DiskSet {
             id: *id,
             label: slot.label.clone(),
             state: match slot.handle {
+                Some(_) if slot.suspect => DiskState::Suspect,
                 Some(_) => DiskState::Healthy,
                 None => DiskState::Down(slot.reason.clone()),
             },
@@ -109,6 +118,39 @@ impl DiskSet {
     /// Whether the disk is out of space.
     pub fn is_full(&self, disk: DiskId) -> bool {
         self.read().get(&disk).is_some_and(|slot| slot.full)
+    }
+
+    /// Whether the disk is slow to answer.
+    pub fn is_suspect(&self, disk: DiskId) -> bool {
+        self.read().get(&disk).is_some_and(|slot| slot.suspect)
+    }
+
+    /// The disk is slow to answer, or answers again.
+    pub fn note_suspect(&self, disk: DiskId, suspect: bool) {
+        if self.is_suspect(disk) == suspect {
+            return;
+        }
+        if let Some(slot) = self.write().get_mut(&disk) {
+            slot.suspect = suspect;
+            if suspect {
+                tracing::warn!(
+                    disk = disk.get(),
+                    path = slot.label,
+                    "disk is slow to answer: the others are used where they suffice"
+                );
+            } else {
+                tracing::info!(disk = disk.get(), path = slot.label, "disk answers again");
+            }
+        }
+        self.changed();
+    }
+
+    /// Whether a disk in use has more than `percent` of itself free.
+    pub fn has_free(&self, disk: DiskId, percent: u32) -> bool {
+        let slots = self.read();
+        let Some(slot) = slots.get(&disk) else { return false };
+        let free = |space: Space| space.free_bytes > space.total_bytes / 100 * u64::from(percent);
+        slot.handle.is_some() && !slot.full && slot.space.is_none_or(free)
     }
 
     /// Every error that a disk answers with comes through here, and this alone decides what it means for the
@@ -163,10 +205,12 @@ impl DiskSet {
                 reason: String::new(),
                 errors: 0,
                 full: false,
+                suspect: false,
+                space: None,
             });
             slot.label = label;
             slot.reason.clear();
-            slot.full = false;
+            (slot.full, slot.suspect) = (false, false);
             slot.handle.replace(handle)
         };
         self.changed();
@@ -176,6 +220,9 @@ impl DiskSet {
     /// Takes note of free space that was just measured: begins the state "full" when hardly any is left, whoever took
     /// it, and ends it once there is room again.
     pub fn note_space(&self, disk: DiskId, space: Space) {
+        if let Some(slot) = self.write().get_mut(&disk) {
+            slot.space = Some(space);
+        }
         let room = (space.total_bytes / ROOM_SHARE).min(ROOM_BYTES);
         if space.free_bytes < room / 2 {
             let left = format!("{} bytes are free", space.free_bytes);

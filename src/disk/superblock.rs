@@ -54,8 +54,12 @@ pub enum MemberState {
     Healthy = 1,
     /// Known to be away: its log and state copies are stale; its shards are not.
     Down = 2,
-    /// Given up: it counts no longer, and repair has replaced or will replace what it held.
+    /// Given up: it counts no longer, and repair places anew what it held. If it comes back it is used again.
     Out = 3,
+    /// Replaced or drained: it never comes back.
+    Removed = 4,
+    /// To be removed: it serves what it holds, takes nothing new, and what it holds is moved to others.
+    Draining = 5,
 }
 
 /// A disk of the volume.
@@ -209,12 +213,24 @@ pub fn probe(disk: &dyn Disk, volume: VolumeId, id: DiskId) -> Result<Superblock
 }
 
 impl MemberState {
+    /// Whether the volume counts on the disk for what is to come, be it there or not.
+    pub const fn counts(self) -> bool {
+        matches!(self, Self::Healthy | Self::Down)
+    }
+
+    /// Whether the disk is in use as far as the list knows.
+    pub const fn is_used(self) -> bool {
+        matches!(self, Self::Healthy | Self::Draining)
+    }
+
     /// The state with this stored number.
     pub const fn from_code(code: u8) -> Option<Self> {
         match code {
             1 => Some(Self::Healthy),
             2 => Some(Self::Down),
             3 => Some(Self::Out),
+            4 => Some(Self::Removed),
+            5 => Some(Self::Draining),
             _ => None,
         }
     }

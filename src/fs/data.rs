@@ -21,6 +21,7 @@ use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::fs::node::Node;
 use crate::fs::statfs::SpaceSource;
 use crate::limits::CHUNKS_PER_COMMAND_MAX;
+use crate::load::Latencies;
 use crate::meta::client::MetaClient;
 use crate::meta::command::{Answer, Command, Inode, SetAttributes};
 use crate::stripe::reader::StripeReader;
@@ -90,6 +91,8 @@ pub struct DataParts {
     pub placer: Arc<dyn Placer>,
     /// Room of each class.
     pub space: Arc<dyn SpaceSource>,
+    /// Is told how long reads of stripes take.
+    pub load: Arc<Latencies>,
     /// Bounds.
     pub limits: DataLimits,
 }
@@ -98,6 +101,7 @@ pub struct DataParts {
 pub struct Data {
     meta: MetaClient,
     reader: StripeReader,
+    load: Arc<Latencies>,
     writer: StripeWriter,
     placer: Arc<dyn Placer>,
     space: Arc<dyn SpaceSource>,
@@ -128,6 +132,7 @@ impl Data {
         Arc::new(Self {
             meta: parts.meta,
             reader: parts.reader,
+            load: parts.load,
             writer: parts.writer,
             placer: parts.placer,
             space: parts.space,

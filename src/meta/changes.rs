@@ -70,7 +70,7 @@ impl Changes {
             }
             // It does not say whose chunks it removes.
             Command::Reap { .. } => self.every_file(),
-            Command::PlaceShard { .. } | Command::MarkMissing { .. } => {
+            Command::PlaceShard { .. } => {
                 self.stripes.fetch_add(1, Ordering::SeqCst);
             }
             // Names, attributes, and stripes that no file names any more.
@@ -89,6 +89,9 @@ impl Changes {
             | Command::SetInodeClass { .. }
             | Command::ReleaseOrphans { .. }
             | Command::ForgetStripes { .. }
+            | Command::NoteDamage { .. }
+            | Command::NoteRepair { .. }
+            | Command::SetScrub { .. }
             | Command::Genesis { .. } => {}
         }
     }

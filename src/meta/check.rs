@@ -299,6 +299,7 @@ impl Check<'_> {
         for stripe in self.used.keys() {
             self.findings.add(|| format!("extents name stripe {stripe}, which is not there"));
         }
+        self.repairs()?;
         let mut after = None;
         loop {
             let page = self.view.dead_stripes(after, PAGE_ROWS)?;
@@ -306,6 +307,23 @@ impl Check<'_> {
             after = Some(last.id);
             self.sums.dead_bytes +=
                 page.iter().map(|record| record.geometry().coded_bytes()).sum::<u64>();
+        }
+    }
+
+    fn repairs(&mut self) -> Result<()> {
+        let mut after = None;
+        loop {
+            let page = self.view.repairs(after, PAGE_ROWS)?;
+            let Some((last, _entry)) = page.last() else { return Ok(()) };
+            after = Some(*last);
+            for (id, entry) in page {
+                let scheme = self.view.stripe(id)?.map(|record| record.class.scheme);
+                let beyond = |n: u8| entry.bad.checked_shr(n.into()).unwrap_or(0);
+                let known = scheme.is_some_and(|scheme| beyond(scheme.n()) == 0);
+                self.findings.expect(known, || {
+                    format!("the repair queue names shards of stripe {id} that are not there")
+                });
+            }
         }
     }
 

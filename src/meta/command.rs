@@ -14,7 +14,7 @@ mod codec;
 mod tests;
 
 pub use codec::APPLY_VERSION;
-pub(crate) use codec::{put_time, take_time};
+pub(crate) use codec::{put_scrub, put_time, take_scrub, take_time};
 
 /// A node that `Create` makes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -166,6 +166,31 @@ pub struct HotExtent {
     pub data: Bytes,
 }
 
+/// Where scrubbing is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ScrubState {
+    /// Passes that were completed.
+    pub passes: u64,
+    /// Whether one is under way.
+    pub running: bool,
+    /// Whether it is held.
+    pub paused: bool,
+    /// Whether it reads as fast as it may.
+    pub hurried: bool,
+    /// When the latest pass began.
+    pub started: Timestamp,
+    /// When the latest completed one ended.
+    pub finished: Option<Timestamp>,
+    /// Last stripe of this pass that was read.
+    pub after: Option<StripeId>,
+    /// Stripes read in the latest pass.
+    pub stripes: u64,
+    /// Bytes of shards read in it.
+    pub bytes: u64,
+    /// Shards found bad in it.
+    pub damaged: u64,
+}
+
 /// One change of the metadata. Time, ids and randomness are inside; `apply` takes nothing from elsewhere.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
@@ -234,8 +259,15 @@ pub enum Command {
     /// Shard `index` is now on `disk`, verified and durable, with this root. `Stale` unless the record names
     /// `from` for it at present.
     PlaceShard { stripe: StripeId, index: ShardIndex, from: DiskId, disk: DiskId, root: [u8; 32] },
-    /// Shards that are known not to be on their disks: not believed until placed anew.
-    MarkMissing { shards: Vec<(StripeId, ShardIndex)> },
+    /// Shards that were found absent or damaged: their stripes enter the repair queue, unless they are in it. Stripes
+    /// that are not live are passed over.
+    NoteDamage { shards: Vec<(StripeId, ShardIndex)>, time: Timestamp },
+    /// How a repair of a stripe went. The shards of `good` (a bit each) are good after all. Without `retry` it is done,
+    /// and the stripe leaves the queue unless other shards are noted; else one more attempt has failed, and the next is
+    /// not due before `retry`. Stripes that are not live are passed over.
+    NoteRepair { stripe: StripeId, good: u64, retry: Option<Timestamp>, time: Timestamp },
+    /// Where scrubbing is.
+    SetScrub { state: ScrubState },
     /// The format command: root directory and first class. Only on an empty state.
     Genesis { class: Class, uid: u32, gid: u32, time: Timestamp },
 }

@@ -8,6 +8,7 @@ mod attributes;
 mod content;
 mod names;
 mod reap;
+mod repairs;
 mod segments;
 mod stripes;
 #[cfg(test)]
@@ -86,7 +87,11 @@ fn perform(txn: &mut Txn<'_>, command: &Command) -> Result<Answer> {
         Command::PlaceShard { stripe, index, from, disk, root } => {
             stripes::place_shard(txn, (*stripe, *index), (*from, *disk), root)
         }
-        Command::MarkMissing { shards } => stripes::mark_missing(txn, shards),
+        Command::SetScrub { state } => repairs::set_scrub(txn, state),
+        Command::NoteDamage { shards, time } => repairs::note_damage(txn, shards, *time),
+        Command::NoteRepair { stripe, good, retry, time } => {
+            repairs::note_repair(txn, *stripe, *good, *retry, *time)
+        }
     }
 }
 

@@ -124,7 +124,7 @@ pub async fn open(present: Vec<PresentDisk>, options: OpenOptions) -> Result<Ope
     let found = choose::choose(&present)?;
     let absent = found.list.disks.iter().filter(|member| {
         let here = present.iter().any(|disk| disk.superblock.disk == member.disk);
-        member.state != MemberState::Out && !here
+        (member.state.counts() || member.state == MemberState::Draining) && !here
     });
     let absent: Vec<_> = absent.cloned().collect();
     if absent.len() > usize::from(found.list.tolerance) && !options.read_only {
@@ -369,11 +369,13 @@ fn disk_set(list: &MemberList, present: Vec<PresentDisk>) -> Arc<DiskSet> {
 /// The list for this mount: who is there is healthy, who is not is down.
 fn next_list(list: &MemberList, disks: &DiskSet) -> MemberList {
     let mut next = list.clone();
-    for member in next.disks.iter_mut().filter(|member| member.state != MemberState::Out) {
+    for member in next.disks.iter_mut().filter(|member| member.state != MemberState::Removed) {
         let handle = disks.get(member.disk);
-        member.state = match &handle {
-            Some(_) => MemberState::Healthy,
-            None => MemberState::Down,
+        member.state = match (&handle, member.state) {
+            (_, MemberState::Draining) => MemberState::Draining,
+            (Some(_), _) => MemberState::Healthy,
+            (None, MemberState::Out) => MemberState::Out,
+            (None, _) => MemberState::Down,
         };
         if let Some(handle) = handle {
             member.path = handle.disk.label();

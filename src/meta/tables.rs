@@ -8,11 +8,11 @@ pub mod rows;
 use crate::error::{Error, Result};
 use crate::extent::ChunkMap;
 use crate::format::{Reader, Writer};
-use crate::meta::command::Inode;
+use crate::meta::command::{Inode, ScrubState};
 use crate::stripe::layout::StripeRecord;
 use crate::types::{ChunkIndex, FileKind, Incarnation, Ino, LogPosition, StripeId, Version};
 use redb::{Key, ReadableTable, Table, TableDefinition, Value, WriteTransaction};
-use rows::{Dentry, Live, ReapEntry};
+use rows::{Dentry, Live, ReapEntry, RepairEntry};
 use std::cell::OnceCell;
 
 /// Format of the state as a whole.
@@ -45,6 +45,7 @@ pub(crate) const BACKREF: TableDefinition<'static, BackrefKey, ()> =
 pub(crate) const DEAD: TableDefinition<'static, u64, Bytes> = TableDefinition::new("dead");
 pub(crate) const ORPHAN: TableDefinition<'static, (u32, u64), ()> = TableDefinition::new("orphan");
 pub(crate) const REAP: TableDefinition<'static, u64, Bytes> = TableDefinition::new("reap");
+pub(crate) const REPAIR: TableDefinition<'static, u64, Bytes> = TableDefinition::new("repair");
 
 /// What redb says, as our error: the copy that it lies on cannot be used any more.
 pub(crate) fn db(error: impl Into<redb::Error>) -> Error {
@@ -121,6 +122,7 @@ pub struct Txn<'t> {
     dead: Lazy<'t, u64, Bytes>,
     orphan: Lazy<'t, (u32, u64), ()>,
     reap: Lazy<'t, u64, Bytes>,
+    repair: Lazy<'t, u64, Bytes>,
     /// Sums over the volume.
     pub totals: Totals,
 }
@@ -144,6 +146,7 @@ impl<'t> Txn<'t> {
             dead: Lazy::new(transaction, DEAD),
             orphan: Lazy::new(transaction, ORPHAN),
             reap: Lazy::new(transaction, REAP),
+            repair: Lazy::new(transaction, REPAIR),
             totals,
         }
     }
@@ -165,6 +168,7 @@ impl<'t> Txn<'t> {
         self.dead.write()?;
         self.orphan.write()?;
         self.reap.write()?;
+        self.repair.write()?;
         Ok(())
     }
 
@@ -175,6 +179,13 @@ impl<'t> Txn<'t> {
         let config = self.config.write()?;
         config.insert("applied", applied.0.to_le_bytes().as_slice()).map_err(db)?;
         config.insert("totals", totals.as_slice()).map_err(db)?;
+        Ok(())
+    }
+
+    /// Writes where scrubbing is.
+    pub fn put_scrub(&mut self, state: &ScrubState) -> Result<()> {
+        let row = rows::encode_scrub(state);
+        self.config.write()?.insert("scrub", row.as_slice()).map_err(db)?;
         Ok(())
     }
 
@@ -467,6 +478,24 @@ impl<'t> Txn<'t> {
     /// Takes an inode out of the reaping queue.
     pub fn remove_reap(&mut self, ino: Ino) -> Result<()> {
         self.reap.write()?.remove(ino.0).map_err(db)?;
+        Ok(())
+    }
+
+    /// What the repair queue says of a stripe.
+    pub fn repair(&self, id: StripeId) -> Result<Option<RepairEntry>> {
+        let row = self.repair.read()?.get(id.get()).map_err(db)?;
+        row.map(|row| RepairEntry::decode(row.value())).transpose()
+    }
+
+    /// Puts a stripe into the repair queue.
+    pub fn put_repair(&mut self, id: StripeId, entry: &RepairEntry) -> Result<()> {
+        self.repair.write()?.insert(id.get(), entry.encode().as_slice()).map_err(db)?;
+        Ok(())
+    }
+
+    /// Takes a stripe out of the repair queue.
+    pub fn remove_repair(&mut self, id: StripeId) -> Result<()> {
+        self.repair.write()?.remove(id.get()).map_err(db)?;
         Ok(())
     }
 }

@@ -137,6 +137,17 @@ impl ShardIndexDb {
         self.change(|table| table.remove(encode(key)).map(drop));
     }
 
+    /// Whether it lists a key; `None` if there is no index.
+    pub(super) fn has(&self, key: ShardKey) -> Option<bool> {
+        let before =
+            key.index.0.checked_sub(1).map(|index| ShardKey { index: ShardIndex(index), ..key });
+        let before = before.or_else(|| {
+            let stripe = key.stripe.get().checked_sub(1).map(StripeId)?;
+            Some(ShardKey { stripe, index: ShardIndex(u8::MAX) })
+        });
+        self.list(before, 1).map(|found| found == [key])
+    }
+
     /// Up to `limit` keys behind `after`; `None` if there is no index.
     pub(super) fn list(&self, after: Option<ShardKey>, limit: usize) -> Option<Vec<ShardKey>> {
         if !self.is_complete() {

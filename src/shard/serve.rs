@@ -22,7 +22,13 @@ pub fn serve(store: &ShardStore, operation: Operation) -> Result<Response> {
         Operation::Stat(key) => store.stat(key).map(Response::Footer),
         Operation::Verify(key) => store.verify(key).map(|()| Response::Done),
         Operation::Delete(key) => store.delete_many(&[key]).map(|()| Response::Done),
-        Operation::List { after, limit } => store.list(after, limit).map(Response::Keys),
+        Operation::List { after, limit, seen: false } => {
+            store.list(after, limit).map(Response::Keys)
+        }
+        Operation::List { after, limit, seen: true } => {
+            store.list_seen(after, limit).map(Response::Keys)
+        }
+        Operation::Adopt(directory) => store.adopt(directory).map(|()| Response::Done),
         Operation::Space => store.space().map(Response::Space),
     }
 }
@@ -57,6 +63,7 @@ const fn changes(operation: &Operation) -> bool {
         | Operation::Stat(_)
         | Operation::Verify(_)
         | Operation::List { .. }
+        | Operation::Adopt(_)
         | Operation::Space => false,
     }
 }

@@ -76,8 +76,12 @@ fn directories(key: ShardKey) -> (String, String) {
     (format!("{SHARDS_DIR}/{first:02x}"), format!("{SHARDS_DIR}/{first:02x}/{second:02x}"))
 }
 
+fn base_name(key: ShardKey) -> String {
+    format!("{}.{}", key.stripe, key.index)
+}
+
 fn file_name(key: ShardKey) -> String {
-    format!("{}/{}.{}", directories(key).1, key.stripe, key.index)
+    format!("{}/{}", directories(key).1, base_name(key))
 }
 
 /// The key that a file name stands for.
@@ -98,6 +102,11 @@ fn cut(covering: Vec<u8>, cover: &Range<u64>, range: &Range<u64>) -> Bytes {
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a disk has its directory of shards.
+pub fn has_directory(disk: &dyn Disk) -> Result<bool> {
+    Ok(disk.list("")?.iter().any(|entry| entry.is_dir && entry.name == SHARDS_DIR))
 }
 
 impl ShardStore {
@@ -385,6 +394,77 @@ impl ShardStore {
         keys.sort();
         keys.truncate(limit);
         Ok(keys)
+    }
+
+    /// As `list`, of those whose files are there. The index forgets the others: somebody has deleted them.
+    pub fn list_seen(&self, mut after: Option<ShardKey>, limit: usize) -> Result<Vec<ShardKey>> {
+        let mut names: (String, BTreeSet<String>) = Default::default();
+        loop {
+            let keys = self.list(after, limit)?;
+            let Some(last) = keys.last().copied() else { return Ok(keys) };
+            let mut seen = Vec::with_capacity(keys.len());
+            for key in keys {
+                // Neighbours share a directory: it is listed once.
+                let directory = directories(key).1;
+                if names.0 != directory {
+                    let files = self.files_in(&directory)?;
+                    names = (directory, files.collect());
+                }
+                if names.1.contains(&base_name(key)) || self.is_there(key)? {
+                    seen.push(key);
+                } else {
+                    self.forget(key);
+                }
+            }
+            if !seen.is_empty() {
+                return Ok(seen);
+            }
+            after = Some(last);
+        }
+    }
+
+    /// Has the index list every shard of one of the 256 directories: somebody has put back what it does not know. Whether
+    /// they are good is not looked at.
+    pub fn adopt(&self, directory: u8) -> Result<()> {
+        let first = format!("{SHARDS_DIR}/{directory:02x}");
+        let seconds = match self.disk.list(&first) {
+            Err(error) if error.is(Posix::NotFound) => return Ok(()),
+            other => other?,
+        };
+        for second in seconds.into_iter().filter(|entry| entry.is_dir) {
+            let second = format!("{first}/{}", second.name);
+            for name in self.files_in(&second)? {
+                let Some(key) = parse_name(&name) else { continue };
+                let placed = directories(key).1 == second;
+                let unsealed = locked(&self.unsealed).contains_key(&key);
+                if placed
+                    && !unsealed
+                    && self.index.has(key) == Some(false)
+                    && self.is_there(key)?
+                {
+                    tracing::info!("disk {}: {name} was not in the index", self.id);
+                    self.index.insert(key);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_there(&self, key: ShardKey) -> Result<bool> {
+        match self.disk.open(&file_name(key), OpenMode::Read) {
+            Ok(_file) => Ok(true),
+            Err(error) if error.is(Posix::NotFound) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Names of the files of a directory; none if it is not there.
+    fn files_in(&self, directory: &str) -> Result<impl Iterator<Item = String> + use<>> {
+        let entries = match self.disk.list(directory) {
+            Err(error) if error.is(Posix::NotFound) => Vec::new(),
+            other => other?,
+        };
+        Ok(entries.into_iter().filter(|entry| !entry.is_dir).map(|entry| entry.name))
     }
 
     /// Capacity of the disk.

@@ -14,6 +14,7 @@ use futures_util::future::join_all;
 use pins::{Pin, Pins};
 use plan::{Columns, ReadPlan};
 pub(super) use sources::Sources;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,12 +48,31 @@ pub struct Finding {
     pub error: Error,
 }
 
+/// Whether a disk of the volume can be counted on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Presence {
+    /// It is in use.
+    Here,
+    /// It is in use, and to be emptied: it takes nothing new.
+    Leaving,
+    /// It does not answer, and may come back with all it holds.
+    Away,
+    /// It is given up: what it holds is to be placed anew.
+    Out,
+}
+
 /// Looks up what a reader needs beside the record: who serves a disk, and the present epoch.
 pub trait Members: Send + Sync + std::fmt::Debug {
     /// Node that serves `disk`, and `None` while it is known to be down.
     fn node(&self, disk: DiskId) -> Option<NodeId>;
     /// Present epoch.
     fn epoch(&self) -> Epoch;
+    /// All disks of the volume. One that is not among them is out.
+    fn disks(&self) -> BTreeMap<DiskId, Presence>;
+    /// Whether `disk` is slow to answer: it is asked only when others do not suffice.
+    fn is_suspect(&self, disk: DiskId) -> bool;
+    /// Whether there is room on `disk` beyond what is kept for repair, cleaning and deletion.
+    fn has_room(&self, disk: DiskId) -> bool;
 }
 
 /// Up to this much is verified in the calling task: that takes less time than another thread needs to wake up.
@@ -135,7 +155,8 @@ impl StripeReader {
     /// The slot table with its encoded form.
     pub(super) async fn slot_table(&self, record: &StripeRecord) -> Result<(Bytes, SlotTable)> {
         let mut sources = self.sources(record);
-        for index in record.shards() {
+        // Those that are asked last come into play when the others have failed.
+        for index in record.shards().chain(record.shards()) {
             if !sources.is_usable(index) {
                 continue;
             }
@@ -212,14 +233,26 @@ impl StripeReader {
         excluded: u64,
         sources: &mut Sources,
     ) -> Result<Columns> {
+        if (sources.usable() & !excluded).count_ones() < u32::from(record.class.scheme.k()) {
+            sources.call_reserve();
+        }
         let mut columns = Columns::default();
-        let direct: Vec<_> = plan
-            .wanted
-            .iter()
-            .filter(|(index, _ranges)| sources.is_usable(**index) && excluded >> index.0 & 1 == 0)
-            .map(|(index, ranges)| (*index, ranges.clone()))
-            .collect();
-        self.fetch_all(record, direct, Priority::Read, sources, &mut columns).await;
+        loop {
+            let direct: Vec<_> = plan
+                .wanted
+                .iter()
+                .filter(|(index, _ranges)| !columns.has(**index))
+                .filter(|(index, _ranges)| {
+                    sources.is_usable(**index) && excluded >> index.0 & 1 == 0
+                })
+                .map(|(index, ranges)| (*index, ranges.clone()))
+                .collect();
+            if direct.is_empty() {
+                break;
+            }
+            // When one fails, others that were spared may have to be asked.
+            self.fetch_all(record, direct, Priority::Read, sources, &mut columns).await;
+        }
         let lost: Vec<ShardIndex> =
             plan.wanted.keys().copied().filter(|index| !columns.has(*index)).collect();
         if lost.is_empty() {
@@ -259,7 +292,7 @@ impl StripeReader {
         }
     }
 
-    async fn fetch(
+    pub(super) async fn fetch(
         &self,
         record: &StripeRecord,
         index: ShardIndex,
@@ -293,6 +326,9 @@ impl StripeReader {
         let mut columns = Columns::default();
         let chosen = loop {
             let Some(chosen) = coder.plan(sources.usable() & !without, lost) else {
+                if sources.call_reserve() {
+                    continue;
+                }
                 return Err(sources.verdict());
             };
             let open = chosen.iter().filter(|index| !columns.has(**index));
@@ -351,8 +387,14 @@ impl StripeReader {
             let disk = record.disks.get(usize::from(index.0)).copied().unwrap_or(NO_DISK);
             !record.is_missing(*index) && disk != NO_DISK && self.members.node(disk).is_some()
         };
-        let usable = record.shards().filter(reachable);
-        Sources::new(record.class.scheme, usable.fold(0, |mask, index| mask | 1 << index.0))
+        let mask = |mask: u64, index: ShardIndex| mask | 1 << index.0;
+        let slow = |index: &ShardIndex| {
+            let disk = record.disks.get(usize::from(index.0));
+            disk.is_some_and(|disk| self.members.is_suspect(*disk))
+        };
+        let usable = record.shards().filter(reachable).fold(0, mask);
+        let slow = record.shards().filter(slow).fold(0, mask);
+        Sources::new(record.class.scheme, usable).spare(slow)
     }
 
     /// Tells repair of the shards that failed.

@@ -1,5 +1,5 @@
-//! Makes a lost shard anew from k others, and checks a shard against its record. Knows no metadata: its caller
-//! commits where the shard is now.
+//! Makes a lost shard anew from k others, copies one that is good, and checks a shard against its record. Knows no
+//! metadata: its caller commits where the shard is now.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::{Operation, Priority, Response, Seal, ShardHeader, ShardKey};
@@ -7,6 +7,8 @@ use crate::stripe::layout::StripeRecord;
 use crate::stripe::put::Channel;
 use crate::stripe::reader::{Lack, Sources, StripeReader};
 use crate::types::{DiskId, NodeId, ShardIndex};
+use bytes::Bytes;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,14 +40,7 @@ impl StripeReader {
             .get(usize::from(index.0))
             .copied()
             .ok_or_else(|| Error::internal(format!("{}: there is no such shard", doing())))?;
-        let channel = Channel {
-            peers: Arc::clone(&self.peers),
-            node: to.0,
-            disk: to.1,
-            epoch: self.members.epoch(),
-            priority,
-            timeout: PUT_TIMEOUT,
-        };
+        let channel = self.put_channel(to, priority);
         let (slot_table, _slots) = self.slot_table(record).await?;
         let seal = Seal { payload_bytes: record.payload_bytes, slot_table };
         let key = ShardKey { stripe: record.id, index };
@@ -56,7 +51,8 @@ impl StripeReader {
         combinations.extend(sources.suspects());
         let mut last = None;
         for excluded in combinations {
-            let job = Job { reader: self, record, key, channel: &channel, excluded };
+            let from = Origin::Others { excluded };
+            let job = Job { reader: self, record, key, channel: &channel, from };
             let result = job.run(&seal, &mut sources).await;
             match result {
                 Ok(root) if root == expected || expected == NO_ROOT => {
@@ -82,6 +78,53 @@ impl StripeReader {
         }
         self.report(record, &sources);
         Err(last.unwrap_or_else(|| Error::new(ErrorKind::Corrupt, doing())))
+    }
+
+    /// As `rebuild_shard`, but the bytes come from where the record says the shard is, which reads it once instead of k
+    /// others. If it is not good there, it is rebuilt.
+    ///
+    /// Errors: as `rebuild_shard`.
+    pub async fn copy_shard(
+        &self,
+        record: &StripeRecord,
+        index: ShardIndex,
+        to: (NodeId, DiskId),
+        priority: Priority,
+    ) -> Result<[u8; 32]> {
+        let expected = record.shard_roots.get(usize::from(index.0)).copied();
+        let copied = async {
+            let _pin = self.pin(record.id);
+            let channel = self.put_channel(to, priority);
+            let (slot_table, _slots) = self.slot_table(record).await?;
+            let seal = Seal { payload_bytes: record.payload_bytes, slot_table };
+            let key = ShardKey { stripe: record.id, index };
+            let job = Job { reader: self, record, key, channel: &channel, from: Origin::Itself };
+            let root = job.run(&seal, &mut self.sources(record)).await?;
+            if expected == Some(root) && root != NO_ROOT {
+                return Ok(root);
+            }
+            channel.discard(key).await;
+            Err(Error::corrupt(format!("copy shard {}.{index}: it has another root", record.id)))
+        };
+        match copied.await {
+            Err(error) if matches!(error.kind(), ErrorKind::Fenced) => Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "a shard is rebuilt, not copied");
+                self.rebuild_shard(record, index, to, priority).await
+            }
+            copied => copied,
+        }
+    }
+
+    fn put_channel(&self, to: (NodeId, DiskId), priority: Priority) -> Channel {
+        Channel {
+            peers: Arc::clone(&self.peers),
+            node: to.0,
+            disk: to.1,
+            epoch: self.members.epoch(),
+            priority,
+            timeout: PUT_TIMEOUT,
+        }
     }
 
     /// Checks a shard where the record says it is: every block CRC and cell hash, and its footer against the record.
@@ -110,13 +153,22 @@ impl StripeReader {
     }
 }
 
-/// One attempt to rebuild a shard.
+/// One attempt to write a shard anew.
 struct Job<'a> {
     reader: &'a StripeReader,
     record: &'a StripeRecord,
     key: ShardKey,
     channel: &'a Channel,
-    excluded: u64,
+    from: Origin,
+}
+
+/// Where its bytes come from.
+#[derive(Clone, Copy, Debug)]
+enum Origin {
+    /// Computed from others, without those with these bits.
+    Others { excluded: u64 },
+    /// The shard where it is now.
+    Itself,
 }
 
 impl Job<'_> {
@@ -142,22 +194,28 @@ impl Job<'_> {
         };
         let geometry = self.record.geometry();
         for row in 0..geometry.rows() {
-            let lack = Lack {
-                lost: &[self.key.index],
-                ranges: &[geometry.columns_of(row)],
-                excluded: self.excluded,
-                priority: self.channel.priority,
-            };
-            let rebuilt = self.reader.reconstruct(self.record, lack, sources).await?;
+            let cell = self.cell(geometry.columns_of(row), sources).await?;
             if row == 0 {
                 // Not earlier: it may replace a shard that is partly good.
                 *begun = true;
                 self.channel.begin(header).await?;
             }
-            let cell = rebuilt.into_iter().flatten().next().unwrap_or_default();
             self.channel.append(self.key, vec![cell]).await?;
         }
         self.channel.seal(self.key, seal.clone()).await
+    }
+
+    async fn cell(&self, columns: Range<u64>, sources: &mut Sources) -> Result<Bytes> {
+        let (index, priority) = (self.key.index, self.channel.priority);
+        let cells = match self.from {
+            Origin::Itself => self.reader.fetch(self.record, index, &[columns], priority).await?,
+            Origin::Others { excluded } => {
+                let lack = Lack { lost: &[index], ranges: &[columns], excluded, priority };
+                let rebuilt = self.reader.reconstruct(self.record, lack, sources).await?;
+                rebuilt.into_iter().flatten().collect()
+            }
+        };
+        Ok(cells.into_iter().next().unwrap_or_default())
     }
 }
 

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::net::{Operation, Peers, Priority, Request, Response, Seal, ShardHeader, ShardKey};
 use crate::shard::serve::LocalPeers;
 use crate::shard::store::{ShardStore, StoreLimits};
-use crate::stripe::reader::{Finding, Members, Piece, StripeReader};
+use crate::stripe::reader::{Finding, Members, Piece, Presence, StripeReader};
 use crate::stripe::writer::{NewSegment, StripeWriter, Target, Written};
 use crate::types::{
     ChunkIndex, ClassId, DiskId, Epoch, Incarnation, Ino, NodeId, SegmentAddress, SegmentIndex,
@@ -17,7 +17,7 @@ use crate::types::{
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc::{Receiver, channel};
 
@@ -28,6 +28,8 @@ const LIMITS: StoreLimits = StoreLimits { footer_bytes: 1 << 20, open_files: 8 }
 pub(super) struct TestMembers {
     /// Disks that are known to be down.
     pub(super) down: Mutex<BTreeSet<u32>>,
+    /// Disks that are slow to answer.
+    pub(super) suspects: Mutex<BTreeSet<u32>>,
 }
 
 impl Members for TestMembers {
@@ -37,6 +39,19 @@ impl Members for TestMembers {
 
     fn epoch(&self) -> Epoch {
         Epoch(3)
+    }
+
+    fn disks(&self) -> BTreeMap<DiskId, Presence> {
+        let down = self.down.lock().unwrap();
+        down.iter().map(|disk| (DiskId(*disk), Presence::Away)).collect()
+    }
+
+    fn is_suspect(&self, disk: DiskId) -> bool {
+        self.suspects.lock().unwrap().contains(&disk.0)
+    }
+
+    fn has_room(&self, _disk: DiskId) -> bool {
+        true
     }
 }
 

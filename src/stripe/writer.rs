@@ -48,6 +48,10 @@ pub trait Placer: Send + Sync + std::fmt::Debug {
     ///
     /// Errors: `NoSpace` when too many disks are full, `Unavailable` when too few answer.
     fn target(&self, class_id: ClassId, class: Class, priority: Priority) -> Result<Target>;
+
+    /// Where the shards of a stripe belong by the present member list, room and absences aside: the first n disks hold
+    /// them, the others are spares in the order in which they should stand in.
+    fn home(&self, id: StripeId, class: Class) -> Vec<DiskId>;
 }
 
 /// A written stripe, durable but not committed.

@@ -5,7 +5,7 @@ use super::prober::disk_queue;
 use super::{Volume, VolumeOptions, World};
 use crate::config::Config;
 use crate::disk::Disk;
-use crate::disk::superblock::{self, Superblock};
+use crate::disk::superblock::{self, MemberList, MemberState, Superblock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::recover::PresentDisk;
 use crate::types::DiskId;
@@ -29,7 +29,8 @@ struct Found {
     superblock: Superblock,
 }
 
-/// The disks of `config` that are there, locked. Waits for those that are late.
+/// The disks of `config` that are there, locked, and those that came into the volume later. Waits for those that are
+/// late. One that has left the volume is not among them.
 ///
 /// Errors: `Refused` when a directory belongs to something else, or another process holds it.
 pub(super) async fn disks(
@@ -41,26 +42,33 @@ pub(super) async fn disks(
     let mut found: Vec<Found> = Vec::new();
     loop {
         let mut late = Vec::new();
-        for path in &config.disks {
-            if found.iter().any(|disk| disk.path == *path) {
-                continue;
-            }
-            match look(path, world)? {
-                Some((disk, superblock)) => {
-                    found.push(Found { path: path.clone(), disk, superblock });
+        for path in places(config, &found) {
+            let configured = config.disks.contains(&path);
+            let looked = look(&path, world);
+            match if configured { looked? } else { looked.unwrap_or_default() } {
+                Some((disk, superblock)) if configured || fits(&found, &superblock) => {
+                    found.push(Found { path, disk, superblock });
                 }
-                None => late.push(path.display().to_string()),
+                Some(_) | None => late.push(path),
             }
+        }
+        // What was found last may know of others, or that some have left.
+        let open = places(config, &found);
+        late.retain(|path| open.contains(path));
+        if open.iter().any(|path| !late.contains(path)) {
+            continue;
         }
         if late.is_empty() || Instant::now() >= deadline {
             for path in late {
-                tracing::warn!("{path}: no disk of volume {} is there", config.name);
+                tracing::warn!("{}: no disk of volume {} is there", path.display(), config.name);
             }
             break;
         }
         tokio::time::sleep(PAUSE).await;
     }
     check(config, &found)?;
+    let members = newest(&found).cloned().unwrap_or_default();
+    found.retain(|disk| !has_left(&members, disk.superblock.disk));
     let mut present = Vec::with_capacity(found.len());
     for disk in found {
         lock(&*disk.disk, options).await?;
@@ -68,6 +76,46 @@ pub(super) async fn disks(
         present.push(PresentDisk { disk: disk.disk, queue, superblock: disk.superblock });
     }
     Ok(present)
+}
+
+/// The member list of the newest superblock.
+fn newest(found: &[Found]) -> Option<&MemberList> {
+    let lists = found.iter().map(|disk| &disk.superblock.members);
+    lists.max_by_key(|list| list.epoch)
+}
+
+/// Whether what lies where a member was last seen is a disk of this volume.
+fn fits(found: &[Found], superblock: &Superblock) -> bool {
+    found.iter().all(|other| {
+        other.superblock.volume == superblock.volume && other.superblock.disk != superblock.disk
+    })
+}
+
+fn has_left(members: &MemberList, disk: DiskId) -> bool {
+    members.member(disk).is_some_and(|member| member.state == MemberState::Removed)
+}
+
+/// Where disks may be that are not found yet: those of the configuration that have not left, and members that came
+/// later.
+fn places(config: &Config, found: &[Found]) -> Vec<PathBuf> {
+    let members = newest(found).map_or_else(Vec::new, |list| list.disks.clone());
+    let here = |disk| found.iter().any(|other| other.superblock.disk == disk);
+    let left = |path: &Path| {
+        let mut at = members.iter().filter(|member| Path::new(&member.path) == path).peekable();
+        at.peek().is_some() && at.all(|member| member.state == MemberState::Removed)
+    };
+    let configured = config.disks.iter().filter(|path| !left(path)).cloned();
+    let later = members.iter().filter(|member| {
+        member.state != MemberState::Removed && !member.path.is_empty() && !here(member.disk)
+    });
+    let mut places: Vec<PathBuf> = configured.collect();
+    for path in later.map(|member| PathBuf::from(&member.path)) {
+        if !places.contains(&path) {
+            places.push(path);
+        }
+    }
+    places.retain(|path| found.iter().all(|disk| disk.path != *path));
+    places
 }
 
 /// Opens one directory. `None` if it is not there, or empty: the disk may be mounted late.

@@ -191,7 +191,7 @@ impl Volume {
         let (mut after, mut surplus) = (None, 0_u64);
         loop {
             let Response::Keys(keys) =
-                self.ask(disk, Operation::List { after, limit: PAGE }).await?
+                self.ask(disk, Operation::List { after, limit: PAGE, seen: false }).await?
             else {
                 return Err(Error::internal("a disk answered something else"));
             };

@@ -1,17 +1,24 @@
 //! The tasks that keep an open volume going: the log's ticks, looks at disks, flushing, and the workers.
 
 use super::Volume;
+use super::absence::Absence;
 use super::membership::RingPlacer;
 use super::prober::PROBE_PERIOD;
-use crate::error::Error;
+use super::repair_log;
+use super::status::RepairLine;
+use crate::config::Limits;
+use crate::disk::set::DiskSet;
+use crate::error::{Error, Result};
 use crate::stripe::reader::{Finding, StripeReader};
 use crate::stripe::writer::StripeWriter;
-use crate::types::{DiskId, Incarnation};
+use crate::types::{DiskId, Epoch, Incarnation, ShardIndex, StripeId};
 use crate::worker::clean::{Clean, CleanLimits, Mover};
 use crate::worker::delete::{Delete, GRACE};
+use crate::worker::inventory::Inventory;
 use crate::worker::orphans::Orphans;
 use crate::worker::pack::{Pack, PackLimits};
 use crate::worker::reap::Reap;
+use crate::worker::scrub::{Scrub, ScrubLimits, ScrubParts};
 use crate::worker::{Runner, Shards};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -28,7 +35,9 @@ const LOG_TICK: Duration = Duration::from_millis(100);
 pub(super) struct Keepers {
     tasks: TaskTracker,
     stop: CancellationToken,
-    orphans: OnceLock<Arc<Orphans>>,
+    /// Those that go through what a disk holds.
+    lists: OnceLock<(Arc<Orphans>, Arc<Inventory>)>,
+    scrub: OnceLock<Arc<Scrub>>,
 }
 
 impl Keepers {
@@ -39,10 +48,16 @@ impl Keepers {
         self.tasks.wait().await;
     }
 
-    /// A disk is in use again: what it holds may be out of date.
-    pub(super) fn disk_returned(&self, disk: DiskId) {
-        if let Some(orphans) = self.orphans.get() {
+    /// Reads everything, unless the mount is read-only.
+    pub(super) fn scrub(&self) -> Option<&Arc<Scrub>> {
+        self.scrub.get()
+    }
+
+    /// A disk is in use again, or has lost files: it may hold what is out of date, and not what it should.
+    pub(super) fn look_through(&self, disk: DiskId) {
+        if let Some((orphans, inventory)) = self.lists.get() {
             orphans.request(disk);
+            inventory.request(disk);
         }
     }
 }
@@ -54,9 +69,17 @@ pub(super) struct Parts {
     pub(super) placer: Arc<RingPlacer>,
     pub(super) shards: Shards,
     pub(super) found: mpsc::Receiver<Finding>,
+    pub(super) lines: mpsc::Receiver<RepairLine>,
 }
 
 impl Volume {
+    /// Whether a live stripe has this shard on this disk.
+    fn is_named(&self, stripe: StripeId, shard: ShardIndex, disk: DiskId) -> Result<bool> {
+        let record = self.meta.view()?.stripe(stripe)?;
+        let place = record.and_then(|record| record.disks.get(usize::from(shard.0)).copied());
+        Ok(place == Some(disk))
+    }
+
     /// Starts all tasks; a read-only mount only looks at its disks.
     pub(super) fn start(
         self: &Arc<Self>,
@@ -73,6 +96,8 @@ impl Volume {
         tasks.spawn(self.data.clone().run_flusher(stop.clone()));
         tasks.spawn(collect(Arc::downgrade(self), parts.found, stop.clone()));
 
+        tasks.spawn(write_repair_log(self.disks.clone(), parts.lines, stop.clone()));
+
         let Parts { reader, writer, placer, shards, .. } = parts;
         let meta = || self.meta.clone();
         let pack = PackLimits {
@@ -82,18 +107,43 @@ impl Volume {
         let mover =
             Mover { reader: reader.clone(), writer: writer.clone(), placer: placer.clone() };
         let orphans = Arc::new(Orphans::new(meta(), shards.clone(), incarnation, complete));
-        for handle in self.disks.healthy() {
-            orphans.request(handle.id);
-        }
+        let (scrub_reader, scrub_shards) = (reader.clone(), shards.clone());
+        let inventory = Inventory::new(meta(), shards.clone(), self.repair.clone());
+        let inventory = Arc::new(inventory);
         let runner = Runner::new(tasks.clone(), stop.clone());
         runner.start(Arc::new(Reap::new(meta())));
         runner.start(Arc::new(Delete::new(meta(), reader.clone(), shards, GRACE)));
         runner.start(Arc::new(Clean::new(meta(), mover, CleanLimits::default())));
         runner.start(Arc::new(Pack::new(meta(), reader, writer, placer, pack)));
         runner.start(orphans.clone());
+        runner.start(inventory.clone());
         runner.start(self.repair.clone());
+        runner.start(self.rebalance.clone());
+        let scrub = Arc::new(Scrub::new(ScrubParts {
+            meta: meta(),
+            reader: scrub_reader,
+            shards: scrub_shards,
+            repair: self.repair.clone(),
+            orphans: orphans.clone(),
+            inventory: inventory.clone(),
+            now: self.options.clock.clone(),
+            limits: scrub_limits(&self.config.limits),
+        }));
+        runner.start(scrub.clone());
         // It is set once: this is the only place.
-        drop(self.keepers.orphans.set(orphans));
+        drop(self.keepers.lists.set((orphans, inventory)));
+        drop(self.keepers.scrub.set(scrub));
+        for handle in self.disks.healthy() {
+            self.keepers.look_through(handle.id);
+        }
+    }
+}
+
+fn scrub_limits(limits: &Limits) -> ScrubLimits {
+    let days = u64::from(limits.scrub_days);
+    ScrubLimits {
+        period: (days > 0).then(|| Duration::from_secs(days * 24 * 3600)),
+        bytes_per_second: u64::from(limits.scrub_mib_s) << 20,
     }
 }
 
@@ -115,10 +165,16 @@ fn every(period: Duration) -> tokio::time::Interval {
 /// Looks at the disks and at their room.
 async fn probe(volume: std::sync::Weak<Volume>, stop: CancellationToken) {
     let mut interval = every(PROBE_PERIOD);
-    let mut told = Told::default();
+    let (mut told, mut told_out) = (Told::default(), Told::default());
+    let mut told_drained = Told::default();
+    let mut absence = Absence::default();
     while next(&mut interval, &stop).await {
         let Some(volume) = volume.upgrade() else { return };
         volume.probe_disks().await;
+        if !volume.options.read_only {
+            told_out.tell("give up a disk", volume.give_up_absent(&mut absence).await.err());
+            told_drained.tell("let a disk go", volume.release_drained().await.err());
+        }
         told.tell("look at the room of the disks", volume.spaces.refresh().await.err());
     }
 }
@@ -127,10 +183,16 @@ async fn probe(volume: std::sync::Weak<Volume>, stop: CancellationToken) {
 async fn tick(volume: std::sync::Weak<Volume>, stop: CancellationToken) {
     let mut interval = every(LOG_TICK);
     let mut told = Told::default();
+    let mut epoch = Epoch::default();
     while next(&mut interval, &stop).await {
         let Some(volume) = volume.upgrade() else { return };
         told.tell("keep the metadata log", volume.log.tick().await.err());
-        volume.peers.set_epoch(volume.log.epoch());
+        let now = volume.log.epoch();
+        volume.peers.set_epoch(now);
+        if std::mem::replace(&mut epoch, now) != now {
+            // A disk may have been added or given up.
+            volume.look_again();
+        }
     }
 }
 
@@ -140,6 +202,7 @@ async fn collect(
     mut found: mpsc::Receiver<Finding>,
     stop: CancellationToken,
 ) {
+    let mut told = Told::default();
     loop {
         let finding = tokio::select! {
             biased;
@@ -147,6 +210,15 @@ async fn collect(
             finding = found.recv() => finding,
         };
         let (Some(finding), Some(volume)) = (finding, volume.upgrade()) else { return };
+        match volume.is_named(finding.stripe, finding.shard, finding.disk) {
+            Ok(true) => {}
+            // It was moved, or the stripe has died, while it was read.
+            Ok(false) => continue,
+            Err(error) => {
+                told.tell("look for a bad shard", Some(error));
+                continue;
+            }
+        }
         tracing::warn!(
             stripe = %finding.stripe,
             shard = finding.shard.0,
@@ -155,8 +227,22 @@ async fn collect(
             finding.error
         );
         if !volume.fs.read_only() {
-            volume.repair.request(finding.stripe);
+            let noted = volume.repair.note(vec![(finding.stripe, finding.shard)]).await;
+            told.tell("note a bad shard", noted.err());
         }
+    }
+}
+
+/// Writes the repair log.
+async fn write_repair_log(
+    disks: Arc<DiskSet>,
+    lines: mpsc::Receiver<RepairLine>,
+    stop: CancellationToken,
+) {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = repair_log::write_lines(disks, lines) => {}
     }
 }
 

@@ -2,14 +2,15 @@
 
 use crate::class::Class;
 use crate::disk::set::DiskSet;
-use crate::disk::superblock::MemberState;
+use crate::disk::superblock::{Member, MemberState};
 use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::meta::local::LocalLog;
 use crate::net::Priority;
 use crate::placement::{Candidate, Ring};
-use crate::stripe::reader::Members;
+use crate::stripe::reader::{Members, Presence};
 use crate::stripe::writer::{Placer, Target};
 use crate::types::{ClassId, DiskId, Epoch, Incarnation, NodeId, StripeId};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,11 +24,12 @@ const POINTS: u32 = 128;
 pub(super) struct SetMembers {
     disks: Arc<DiskSet>,
     log: Arc<LocalLog>,
+    reserve_percent: u32,
 }
 
 impl SetMembers {
-    pub(super) const fn new(disks: Arc<DiskSet>, log: Arc<LocalLog>) -> Self {
-        Self { disks, log }
+    pub(super) const fn new(disks: Arc<DiskSet>, log: Arc<LocalLog>, reserve_percent: u32) -> Self {
+        Self { disks, log, reserve_percent }
     }
 }
 
@@ -38,6 +40,27 @@ impl Members for SetMembers {
 
     fn epoch(&self) -> Epoch {
         self.log.epoch()
+    }
+
+    fn disks(&self) -> BTreeMap<DiskId, Presence> {
+        let presence = |member: &Member| match (member.state, self.disks.get(member.disk)) {
+            (MemberState::Out | MemberState::Removed, _) => Presence::Out,
+            (MemberState::Healthy | MemberState::Down, Some(_)) => Presence::Here,
+            (MemberState::Healthy | MemberState::Down, None) => Presence::Away,
+            (MemberState::Draining, Some(_)) => Presence::Leaving,
+            // It was to leave anyway: what it held is computed from the others at once.
+            (MemberState::Draining, None) => Presence::Out,
+        };
+        let members = self.log.members();
+        members.disks.iter().map(|member| (member.disk, presence(member))).collect()
+    }
+
+    fn is_suspect(&self, disk: DiskId) -> bool {
+        self.disks.is_suspect(disk)
+    }
+
+    fn has_room(&self, disk: DiskId) -> bool {
+        self.disks.has_free(disk, self.reserve_percent)
     }
 }
 
@@ -64,7 +87,7 @@ impl RingPlacer {
             Some((at, ring)) if *at == epoch => (epoch, Arc::clone(ring)),
             Some(_) | None => {
                 let members = self.log.members();
-                let usable = members.disks.iter().filter(|member| member.state != MemberState::Out);
+                let usable = members.disks.iter().filter(|member| member.state.counts());
                 let candidates: Vec<Candidate> = usable
                     .map(|member| Candidate { disk: member.disk, weight: member.capacity_bytes })
                     .collect();
@@ -96,11 +119,18 @@ impl Placer for RingPlacer {
         let found: Vec<Found> = walk
             .into_iter()
             .filter(in_use)
-            .map(|disk| Found { disk, full: self.disks.is_full(disk) })
+            .map(|disk| Found {
+                disk,
+                full: self.disks.is_full(disk) || self.disks.is_suspect(disk),
+            })
             .collect();
         let disks = choose(&found, class, priority)?;
         let disks = disks.into_iter().map(|disk| (HERE, disk)).collect();
         Ok(Target { id, class_id, class, epoch, disks, priority })
+    }
+
+    fn home(&self, id: StripeId, _class: Class) -> Vec<DiskId> {
+        self.ring().1.walk(id)
     }
 }
 

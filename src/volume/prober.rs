@@ -1,11 +1,12 @@
 //! Notices disks that go and disks that come back: looks at each path once a period. Decides nothing about what is
 //! stored; `DiskSet` is told.
 
-use super::Volume;
+use super::{Volume, open_store};
 use crate::disk::queue::DiskQueue;
 use crate::disk::set::{DiskHandle, DiskState, DiskStatus};
 use crate::disk::superblock::{self, MemberState};
 use crate::error::{Error, Result};
+use crate::shard::store;
 use crate::types::DiskId;
 use futures_util::future::join_all;
 use std::sync::Arc;
@@ -13,22 +14,20 @@ use std::time::Duration;
 
 /// How often each disk is looked at: a loss shows in `status` within two seconds.
 pub(super) const PROBE_PERIOD: Duration = Duration::from_millis(500);
-/// How long one look may take before it counts as no answer.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Volume {
     /// Looks at every disk once, at all together: one that hangs does not hide what happens to the others.
     pub(super) async fn probe_disks(self: &Arc<Self>) {
         let members = self.log.members();
         let used = |status: &DiskStatus| {
-            members.member(status.id).is_some_and(|member| member.state != MemberState::Out)
+            members.member(status.id).is_some_and(|member| member.state != MemberState::Removed)
         };
         let looks = self.disks.states().into_iter().filter(used).map(|status| async move {
             match status.state {
-                DiskState::Healthy => self.probe_healthy(status.id).await,
+                DiskState::Healthy | DiskState::Suspect => self.probe_used(status.id).await,
                 DiskState::Down(_) => {
                     let look = self.probe_down(status.id);
-                    match tokio::time::timeout(PROBE_TIMEOUT, look).await {
+                    match tokio::time::timeout(self.silence().1, look).await {
                         Ok(Ok(())) => {}
                         Ok(Err(error)) => tracing::debug!("disk {} stays down: {error}", status.id),
                         Err(_elapsed) => tracing::debug!("disk {} does not answer", status.id),
@@ -39,27 +38,62 @@ impl Volume {
         join_all(looks).await;
     }
 
+    /// How long a disk may be silent before it is suspect, and before it is down.
+    fn silence(&self) -> (Duration, Duration) {
+        let limits = &self.config.limits;
+        let millis = |millis: u32| Duration::from_millis(millis.into());
+        (millis(limits.disk_suspect_ms), millis(limits.disk_down_ms))
+    }
+
     /// A disk in use must still be what its path leads to, and its superblock must be there.
-    async fn probe_healthy(&self, id: DiskId) {
+    async fn probe_used(&self, id: DiskId) {
         let Some(handle) = self.disks.get(id) else { return };
         let disk = Arc::clone(&handle.disk);
-        let look = handle.queue.run_background(move || {
+        let mut look = handle.queue.run_background(move || {
             disk.identity()?;
             match superblock::read(&*disk)? {
-                Some(_) => disk.space(),
+                Some(_) => Ok((disk.space()?, store::has_directory(&*disk)?)),
                 None => {
                     Err(Error::unavailable(format!("{}: its superblock is gone", disk.label())))
                 }
             }
         });
-        match tokio::time::timeout(PROBE_TIMEOUT, look).await {
-            Ok(Ok(space)) => self.disks.note_space(id, space),
+        let (suspect, down) = self.silence();
+        let quick = tokio::time::timeout(suspect.min(down), &mut look).await.ok();
+        let slow = quick.is_none();
+        let answer = match quick {
+            Some(answer) => Ok(answer),
+            None => {
+                self.disks.note_suspect(id, true);
+                tokio::time::timeout(down.saturating_sub(suspect), look).await
+            }
+        };
+        match answer {
+            Ok(Ok((space, shards))) => {
+                self.disks.note_suspect(id, slow);
+                self.disks.note_space(id, space);
+                if !shards && !self.options.read_only {
+                    self.reopen_store(&handle).await;
+                }
+            }
             Ok(Err(error)) => self.disks.fail(id, &error),
             Err(_elapsed) => {
-                let context = format!("disk {id} did not answer for {PROBE_TIMEOUT:?}");
+                let context = format!("disk {id} did not answer for {down:?}");
                 self.disks.fail(id, &Error::unavailable(context));
             }
         }
+    }
+
+    /// The shards of a disk in use were taken away: begins with what is left, which is to be repaired.
+    async fn reopen_store(&self, handle: &DiskHandle) {
+        let id = handle.id;
+        tracing::error!(disk = id.get(), "the shards of a disk are gone; they will be repaired");
+        self.peers.remove_store(id);
+        match open_store(self.id, handle, &self.config.limits, false).await {
+            Ok(store) => self.peers.add_store(id, store),
+            Err(error) => return self.disks.fail(id, &error),
+        }
+        self.keepers.look_through(id);
     }
 
     /// A disk that is down comes back when its path leads to a directory that is this very disk.

@@ -2,7 +2,7 @@
 
 use super::Volume;
 use super::info::{ChunkInfo, FileInfo, ShardInfo, StripeInfo};
-use super::status::{ClassSpace, DiskStatus, LogStatus, Status};
+use super::status::{ClassSpace, DiskStatus, LogStatus, RepairStatus, Status};
 use crate::class::Class;
 use crate::disk::set::DiskState;
 use crate::disk::superblock::MemberState;
@@ -11,7 +11,7 @@ use crate::fs::statfs::SpaceSource;
 use crate::meta::model::FIRST_CLASS;
 use crate::meta::store::View;
 use crate::stripe::layout::StripeRecord;
-use crate::types::{ChunkIndex, ClassId, DiskId, FileKind, Ino, ROOT_INO, ShardIndex};
+use crate::types::{ChunkIndex, ClassId, DiskId, FileKind, Ino, ROOT_INO, ShardIndex, StripeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Stripes read at once.
@@ -47,7 +47,7 @@ impl Volume {
     fn has_shared_device(&self) -> bool {
         let mut devices = BTreeSet::new();
         let members = self.log.members();
-        let used = members.disks.iter().filter(|member| member.state != MemberState::Out);
+        let used = members.disks.iter().filter(|member| member.state.counts());
         used.into_iter().any(|member| !devices.insert(member.device))
     }
 
@@ -71,7 +71,8 @@ impl Volume {
         let disks = self.disk_statuses(&log.disks);
         let worst = margins.keys().next().copied();
         let log_margin = count(log.disks.len()) - 1;
-        let in_use = disks.iter().filter(|disk| disk.state == "healthy" || disk.state == "full");
+        let in_use = ["healthy", "full", "suspect", "draining"];
+        let in_use = disks.iter().filter(|disk| in_use.contains(&disk.state.as_str()));
         let spare = count(in_use.count()) - i64::from(class.scheme.k());
         let survives_disks =
             worst.unwrap_or_else(|| spare.min(i64::from(class.scheme.m()))).min(log_margin).max(0);
@@ -107,21 +108,40 @@ impl Volume {
                 disks: log.disks.iter().map(|disk| disk.get()).collect(),
                 wanted: u32::try_from(log.wanted).unwrap_or(u32::MAX),
             },
+            repair: RepairStatus {
+                waiting: self.repair.waiting() as u64,
+                noted: view.repair_count()?,
+                paused: self.repair.is_paused(),
+                full_margin_seconds: self.full_margin_in().map(|time| time.as_secs()),
+            },
             space: self.class_space(FIRST_CLASS, &class),
             inodes: totals.inodes,
         })
+    }
+
+    /// One disk.
+    ///
+    /// Errors: `Refused` if there is no such disk.
+    pub fn disk_status(&self, disk: DiskId) -> Result<DiskStatus> {
+        let statuses = self.disk_statuses(&self.log.status().disks);
+        let found = statuses.into_iter().find(|status| status.id == disk.get());
+        found.ok_or_else(|| Error::refused(format!("there is no disk {disk}")))
     }
 
     fn disk_statuses(&self, log: &[DiskId]) -> Vec<DiskStatus> {
         let members = self.log.members();
         let states = self.disks.states().into_iter();
         let shown = states.filter(|status| members.member(status.id).is_some()).map(|status| {
-            let out = members.member(status.id).is_some_and(|m| m.state == MemberState::Out);
-            let (state, reason) = match (&status.state, out) {
-                (_, true) => ("out", None),
-                (DiskState::Healthy, false) if status.full => ("full", None),
-                (DiskState::Healthy, false) => ("healthy", None),
-                (DiskState::Down(reason), false) => ("down", Some(reason.clone())),
+            let member = members.member(status.id).map(|member| member.state);
+            let (state, reason) = match (&status.state, member) {
+                (_, Some(MemberState::Removed)) => ("removed", None),
+                (DiskState::Down(reason), Some(MemberState::Out)) => ("out", Some(reason.clone())),
+                (_, Some(MemberState::Out)) => ("out", None),
+                (DiskState::Down(reason), _) => ("down", Some(reason.clone())),
+                (_, Some(MemberState::Draining)) => ("draining", None),
+                (DiskState::Suspect, _) => ("suspect", Some("it is slow to answer".into())),
+                (DiskState::Healthy, _) if status.full => ("full", None),
+                (DiskState::Healthy, _) => ("healthy", None),
             };
             let space = self.spaces.disk(status.id);
             DiskStatus {
@@ -161,6 +181,10 @@ impl Volume {
                 disk.path
             ));
         }
+        for disk in disks.iter().filter(|disk| disk.state == "suspect") {
+            problems.push(format!("{} is slow to answer", disk.path));
+            actions.push("look at its device: the kernel's log, `smartctl`, its cable".into());
+        }
         for disk in disks.iter().filter(|disk| disk.state == "full") {
             problems.push(format!("{} is full", disk.path));
             actions.push("delete files, or replace small disks with larger ones".into());
@@ -186,13 +210,20 @@ impl Volume {
             });
         if missing {
             problems.push("some stripes miss shards".into());
-            actions.push(format!("ironfs repair run {}", self.config.name));
+            actions.push(if self.options.read_only {
+                "mount it read-write: they are repaired then".into()
+            } else if self.repair.is_paused() {
+                format!("ironfs repair resume {}", self.config.name)
+            } else {
+                "wait: they are being repaired; `ironfs repair history` shows how it goes".into()
+            });
         }
         (problems, actions)
     }
 
     /// Number of stripes by how many more shards each may lose.
     fn margins(&self, view: &View) -> Result<BTreeMap<i64, u64>> {
+        let noted = Self::noted(view)?;
         let mut margins = BTreeMap::new();
         let mut after = None;
         loop {
@@ -200,18 +231,34 @@ impl Volume {
             let Some((last, _live)) = page.last() else { return Ok(margins) };
             after = Some(last.id);
             for (record, _live) in &page {
-                *margins.entry(self.margin(record)).or_default() += 1;
+                let bad = noted.get(&record.id).copied().unwrap_or(0);
+                *margins.entry(self.margin(record, bad)).or_default() += 1;
             }
         }
     }
 
-    fn is_good(&self, record: &StripeRecord, index: ShardIndex) -> bool {
-        let disk = record.disks.get(usize::from(index.0));
-        !record.is_missing(index) && disk.is_some_and(|disk| self.disks.get(*disk).is_some())
+    /// Shards that are noted as bad, by stripe, a bit each.
+    pub(super) fn noted(view: &View) -> Result<BTreeMap<StripeId, u64>> {
+        let mut noted = BTreeMap::new();
+        loop {
+            let after = noted.last_key_value().map(|(id, _bad)| *id);
+            let page = view.repairs(after, PAGE)?;
+            if page.is_empty() {
+                return Ok(noted);
+            }
+            noted.extend(page.into_iter().map(|(id, entry)| (id, entry.bad)));
+        }
     }
 
-    fn margin(&self, record: &StripeRecord) -> i64 {
-        let good = record.shards().filter(|index| self.is_good(record, *index)).count();
+    fn is_good(&self, record: &StripeRecord, bad: u64, index: ShardIndex) -> bool {
+        let disk = record.disks.get(usize::from(index.0));
+        let believed = !record.is_missing(index) && bad >> index.0 & 1 == 0;
+        believed && disk.is_some_and(|disk| self.disks.get(*disk).is_some())
+    }
+
+    /// How many more shards a stripe may lose of which `bad` are noted.
+    pub(super) fn margin(&self, record: &StripeRecord, bad: u64) -> i64 {
+        let good = record.shards().filter(|index| self.is_good(record, bad, *index)).count();
         count(good) - i64::from(record.class.scheme.k())
     }
 
@@ -258,7 +305,8 @@ impl Volume {
         let truncated = next.is_some() || stripes.len() > LIST_MAX;
         let mut shown = Vec::new();
         for id in stripes.into_iter().take(LIST_MAX) {
-            shown.extend(view.stripe(id)?.map(|record| self.stripe_info(&record)));
+            let bad = view.repair(id)?.map_or(0, |entry| entry.bad);
+            shown.extend(view.stripe(id)?.map(|record| self.stripe_info(&record, bad)));
         }
         Ok(FileInfo {
             ino: ino.0,
@@ -277,11 +325,12 @@ impl Volume {
         })
     }
 
-    fn stripe_info(&self, record: &StripeRecord) -> StripeInfo {
+    fn stripe_info(&self, record: &StripeRecord, bad: u64) -> StripeInfo {
         let members = self.log.members();
         let shards = record.shards().zip(&record.disks).map(|(index, disk)| {
             let state = match (record.is_missing(index), self.disks.get(*disk)) {
                 (true, _) => "missing",
+                (false, Some(_)) if bad >> index.0 & 1 == 1 => "bad",
                 (false, Some(_)) => "good",
                 (false, None) => "down",
             };
@@ -299,7 +348,7 @@ impl Volume {
             stripe: record.id.to_string(),
             class: record.class.to_string(),
             payload_bytes: record.payload_bytes,
-            margin: self.margin(record),
+            margin: self.margin(record, bad),
             shards: shards.collect(),
         }
     }

@@ -41,10 +41,67 @@ pub struct Status {
     pub hot_bytes: u64,
     /// The log.
     pub log: LogStatus,
+    /// Repair.
+    pub repair: RepairStatus,
     /// Capacity for the class of the root directory.
     pub space: ClassSpace,
     /// Inodes in use.
     pub inodes: u64,
+}
+
+/// How far repair is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RepairStatus {
+    /// Stripes that are known to wait for their repair, and can be repaired now.
+    pub waiting: u64,
+    /// Stripes with shards that were found bad, or with attempts that failed.
+    pub noted: u64,
+    /// Whether it is held.
+    pub paused: bool,
+    /// Seconds until every stripe has its full margin at the present rate; none while nothing is repaired.
+    pub full_margin_seconds: Option<u64>,
+}
+
+/// Background work.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Job {
+    /// `repair`, `scrub`, `rebalance` or `drain:` with the number of a disk.
+    pub name: String,
+    /// `idle`, `running` or `paused`.
+    pub state: String,
+    /// Bytes of shards that are done: of the pass for a scrub, since the mount for others.
+    pub done_bytes: u64,
+    /// Bytes of shards that are known to be left.
+    pub left_bytes: u64,
+    /// Bytes of shards in a second, of late.
+    pub bytes_per_second: u64,
+    /// Seconds to the end at this rate, while it runs.
+    pub eta_seconds: Option<u64>,
+    /// What else there is to say.
+    pub detail: Option<String>,
+}
+
+/// Where scrubbing is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ScrubStatus {
+    /// `idle`, `running` or `paused`.
+    pub state: String,
+    /// Passes that were completed.
+    pub passes: u64,
+    /// When the latest began, RFC 3339 in UTC.
+    pub started: Option<String>,
+    /// When the latest completed one ended.
+    pub finished: Option<String>,
+    /// Stripes read in the latest pass.
+    pub stripes_checked: u64,
+    /// Stripes that there are.
+    pub stripes: u64,
+    /// Bytes of shards read in it.
+    pub bytes_checked: u64,
+    /// Bytes of shards that there are.
+    pub bytes: u64,
+    /// Shards found bad in it, which repair restores.
+    pub damaged: u64,
 }
 
 /// A disk.
@@ -54,7 +111,7 @@ pub struct DiskStatus {
     pub id: u32,
     /// Where it is.
     pub path: String,
-    /// `healthy`, `full`, `down` or `out`.
+    /// `healthy`, `suspect` (slow), `full`, `draining`, `down`, `out` (given up until it returns) or `removed`.
     pub state: String,
     /// Why, unless healthy.
     pub reason: Option<String>,
@@ -124,4 +181,35 @@ pub struct RepairReport {
     pub bytes_restored: u64,
     /// Stripes that could not be brought to full margin, with the reason.
     pub failures: Vec<String>,
+}
+
+/// One attempt to restore a stripe, a line of the repair log.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RepairLine {
+    /// When it began, RFC 3339 in UTC.
+    pub time: String,
+    /// The stripe.
+    pub stripe: String,
+    /// Its class.
+    pub class: String,
+    /// Shards that were absent, damaged or on a disk that is given up.
+    pub missing_shards: Vec<u8>,
+    /// What was done.
+    pub action: String,
+    /// Bytes of the shards that were written.
+    pub bytes: u64,
+    /// Disks with good shards.
+    pub source_disks: Vec<u32>,
+    /// Disks that got shards.
+    pub target_disks: Vec<u32>,
+    /// How long it took.
+    pub milliseconds: u64,
+    /// `done`, `partial`, `skipped` (it is tried again at `next_retry`) or `failed`.
+    pub result: String,
+    /// Why not all was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// When it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_retry: Option<String>,
 }

@@ -27,8 +27,16 @@ pub struct Orphans {
     shards: Shards,
     incarnation: Incarnation,
     complete: bool,
-    /// Disks to go through, each with the last shard that was looked at.
-    disks: Mutex<BTreeMap<DiskId, Option<ShardKey>>>,
+    disks: Mutex<BTreeMap<DiskId, Place>>,
+}
+
+/// Where it is on a disk that it goes through.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// The index takes in what lies in this directory first.
+    Adopting(u8),
+    /// Behind this shard of the index.
+    Listing(Option<ShardKey>),
 }
 
 impl Orphans {
@@ -41,36 +49,53 @@ impl Orphans {
     /// Goes through `disk` from its start: after the mount, and when it has come back.
     pub fn request(&self, disk: DiskId) {
         if self.complete {
-            self.disks().insert(disk, None);
+            self.disks().insert(disk, Place::Listing(None));
         }
     }
 
-    fn disks(&self) -> MutexGuard<'_, BTreeMap<DiskId, Option<ShardKey>>> {
+    /// As `request`, and does not believe the index of the disk to list all that is there.
+    pub fn request_all(&self, disk: DiskId) {
+        if self.complete {
+            self.disks().insert(disk, Place::Adopting(0));
+        }
+    }
+
+    fn disks(&self) -> MutexGuard<'_, BTreeMap<DiskId, Place>> {
         self.disks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn collect(&self) -> Result<Step> {
-        let Some((disk, after)) = self.disks().pop_first() else { return Ok(Step::Idle) };
+        let Some((disk, place)) = self.disks().pop_first() else { return Ok(Step::Idle) };
         if self.shards.node(disk).is_none() {
             // It is requested again when it comes back.
             return Ok(Step::Busy);
         }
-        let page = self.page(disk, after).await;
+        let page = match place {
+            Place::Adopting(directory) => self.adopt(disk, directory).await.map(Some),
+            Place::Listing(after) => {
+                self.page(disk, after).await.map(|last| last.map(|last| Place::Listing(Some(last))))
+            }
+        };
         let again = match &page {
             Ok(None) => return Ok(Step::Busy),
-            Ok(Some(last)) => Some(*last),
+            Ok(Some(next)) => *next,
             // The disk has just failed. Nothing else of it must hold up the others.
             Err(error) if error.kind() == ErrorKind::Unavailable => return Ok(Step::Busy),
-            Err(_) => after,
+            Err(_) => place,
         };
         // A request that came meanwhile goes before: it starts at the front.
         self.disks().entry(disk).or_insert(again);
         page.map(|_last| Step::Busy)
     }
 
+    async fn adopt(&self, disk: DiskId, directory: u8) -> Result<Place> {
+        self.shards.call(disk, Operation::Adopt(directory)).await?;
+        Ok(directory.checked_add(1).map_or(Place::Listing(None), Place::Adopting))
+    }
+
     /// Goes through one page; answers its last shard, and `None` at the end.
     async fn page(&self, disk: DiskId, after: Option<ShardKey>) -> Result<Option<ShardKey>> {
-        let list = Operation::List { after, limit: PAGE };
+        let list = Operation::List { after, limit: PAGE, seen: false };
         let doing = |error: Error| error.while_doing(format!("list the shards of disk {disk}"));
         let keys = match self.shards.call(disk, list).await.map_err(doing)? {
             Response::Keys(keys) => keys,

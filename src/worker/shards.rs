@@ -3,9 +3,9 @@
 
 use crate::error::{Error, Result};
 use crate::net::{Operation, Peers, Priority, Request, Response, ShardKey};
-use crate::stripe::reader::Members;
+use crate::stripe::reader::{Members, Presence};
 use crate::types::{DiskId, NodeId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +29,16 @@ impl Shards {
     /// Node that serves `disk`, and `None` while it is down.
     pub(super) fn node(&self, disk: DiskId) -> Option<NodeId> {
         self.members.node(disk)
+    }
+
+    /// All disks of the volume.
+    pub(super) fn disks(&self) -> BTreeMap<DiskId, Presence> {
+        self.members.disks()
+    }
+
+    /// Whether work that could wait may put shards on `disk`.
+    pub(super) fn has_room(&self, disk: DiskId) -> bool {
+        self.members.has_room(disk)
     }
 
     /// One operation on one disk, in the background. `Unavailable` if the disk is down or silent.

@@ -1,10 +1,13 @@
 //! A small volume in memory for the tests of workers: simulated disks, a real state, stripes on them.
 
+use super::rebalance::{Rebalance, RebalanceParts};
+use super::repair::{Attempt, Journal, Now, Repair, RepairParts};
+use super::throttle::{Caps, Throttle};
 use super::{Shards, Step, Worker};
 use crate::class::Class;
 use crate::cpu::Cpu;
 use crate::disk::queue::DiskQueue;
-use crate::disk::set::{DiskHandle, DiskSet};
+use crate::disk::set::{DiskHandle, DiskSet, DiskState, DiskStatus};
 use crate::disk::sim::SimMachine;
 use crate::error::{Error, Result};
 use crate::limits::{CHUNK_BYTES, SEGMENT_BYTES};
@@ -17,16 +20,16 @@ use crate::net::{Operation, Peers, Priority, Request, Response, ShardKey};
 use crate::shard::serve::LocalPeers;
 use crate::shard::store::{ShardStore, StoreLimits};
 use crate::stripe::layout::StripeRecord;
-use crate::stripe::reader::{Finding, Members, Piece, StripeReader};
+use crate::stripe::reader::{Finding, Members, Piece, Presence, StripeReader};
 use crate::stripe::writer::{NewSegment, Placer, StripeWriter, Target};
 use crate::types::{
     ChunkIndex, ClassId, DiskId, Epoch, FileKind, Incarnation, Ino, NodeId, ROOT_INO, SegmentIndex,
     SlotIndex, StripeId, Timestamp, VolumeId,
 };
 use bytes::Bytes;
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc::Receiver;
 
 const SEGMENT: usize = SEGMENT_BYTES as usize;
@@ -43,6 +46,11 @@ pub(super) struct Rig {
     pub(super) writer: StripeWriter,
     pub(super) placer: Arc<RigPlacer>,
     pub(super) shards: Shards,
+    pub(super) members: Arc<RigMembers>,
+    /// What repair told.
+    pub(super) journal: Arc<RigJournal>,
+    /// Seconds since 1970, for what is noted.
+    pub(super) seconds: Arc<AtomicI64>,
     _findings: Receiver<Finding>,
     next_name: AtomicU32,
 }
@@ -51,6 +59,7 @@ pub(super) struct Rig {
 #[derive(Debug)]
 pub(super) struct RigPlacer {
     disks: Arc<DiskSet>,
+    pub(super) members: Arc<RigMembers>,
     counter: AtomicU32,
     pub(super) incarnation: Incarnation,
 }
@@ -62,18 +71,65 @@ impl Placer for RigPlacer {
         let disks = self.disks.healthy().iter().map(|disk| (NodeId(0), disk.id)).collect();
         Ok(Target { id, class_id, class, epoch: Epoch(1), disks, priority })
     }
+
+    fn home(&self, _id: StripeId, _class: Class) -> Vec<DiskId> {
+        let disks = self.members.disks().into_iter();
+        disks
+            .filter(|(_disk, presence)| *presence == Presence::Here)
+            .map(|(disk, _)| disk)
+            .collect()
+    }
+}
+
+/// Keeps all attempts.
+#[derive(Debug, Default)]
+pub(super) struct RigJournal(pub(super) Mutex<Vec<Attempt>>);
+
+impl Journal for RigJournal {
+    fn record(&self, attempt: Attempt) {
+        self.0.lock().unwrap().push(attempt);
+    }
 }
 
 #[derive(Debug)]
-struct RigMembers(Arc<DiskSet>);
+pub(super) struct RigMembers {
+    disks: Arc<DiskSet>,
+    out: Mutex<BTreeSet<DiskId>>,
+    /// Disks that are to be emptied.
+    pub(super) leaving: Mutex<BTreeSet<DiskId>>,
+    /// Disks that have no room.
+    pub(super) tight: Mutex<BTreeSet<DiskId>>,
+}
 
 impl Members for RigMembers {
     fn node(&self, disk: DiskId) -> Option<NodeId> {
-        self.0.get(disk).map(|_handle| NodeId(0))
+        self.disks.get(disk).map(|_handle| NodeId(0))
     }
 
     fn epoch(&self) -> Epoch {
         Epoch(1)
+    }
+
+    fn disks(&self) -> BTreeMap<DiskId, Presence> {
+        let states = self.disks.states().into_iter();
+        let (out, leaving) = (self.out.lock().unwrap(), self.leaving.lock().unwrap());
+        let presence = |status: &DiskStatus| match &status.state {
+            _given_up if out.contains(&status.id) => Presence::Out,
+            DiskState::Healthy | DiskState::Suspect if leaving.contains(&status.id) => {
+                Presence::Leaving
+            }
+            DiskState::Healthy | DiskState::Suspect => Presence::Here,
+            DiskState::Down(_) => Presence::Away,
+        };
+        states.map(|status| (status.id, presence(&status))).collect()
+    }
+
+    fn is_suspect(&self, _disk: DiskId) -> bool {
+        false
+    }
+
+    fn has_room(&self, disk: DiskId) -> bool {
+        !self.tight.lock().unwrap().contains(&disk)
     }
 }
 
@@ -95,11 +151,18 @@ impl Rig {
         }
         let log = MemLog::formatted(class);
         let cpu = Arc::new(Cpu::new(2));
-        let members: Arc<dyn Members> = Arc::new(RigMembers(Arc::clone(&disks)));
+        let rig_members = Arc::new(RigMembers {
+            disks: Arc::clone(&disks),
+            out: Mutex::default(),
+            leaving: Mutex::default(),
+            tight: Mutex::default(),
+        });
+        let members: Arc<dyn Members> = rig_members.clone();
         let seam: Arc<dyn Peers> = peers.clone();
         let (sender, findings) = tokio::sync::mpsc::channel(16);
         let placer = RigPlacer {
             disks: Arc::clone(&disks),
+            members: rig_members.clone(),
             counter: AtomicU32::new(1),
             incarnation: Incarnation(1),
         };
@@ -113,6 +176,9 @@ impl Rig {
             disks,
             peers,
             log,
+            members: rig_members,
+            journal: Arc::default(),
+            seconds: Arc::new(AtomicI64::new(1_000_000)),
             _findings: findings,
             next_name: AtomicU32::new(2),
         }
@@ -121,6 +187,48 @@ impl Rig {
     /// Takes a disk out of use.
     pub(super) fn fail_disk(&self, disk: u32) {
         self.disks.fail(DiskId(disk), &Error::unavailable("the test says so"));
+    }
+
+    /// Gives a disk up.
+    pub(super) fn give_up(&self, disk: u32) {
+        self.fail_disk(disk);
+        self.members.out.lock().unwrap().insert(DiskId(disk));
+    }
+
+    /// The clock of `seconds`.
+    pub(super) fn now(&self) -> Now {
+        let seconds = Arc::clone(&self.seconds);
+        Arc::new(move || Timestamp { seconds: seconds.load(Ordering::Relaxed), nanoseconds: 0 })
+    }
+
+    /// A repair worker over all of it.
+    pub(super) fn repair(&self) -> Repair {
+        Repair::new(RepairParts {
+            meta: self.meta.clone(),
+            reader: self.reader.clone(),
+            shards: self.shards.clone(),
+            placer: self.placer.clone(),
+            now: self.now(),
+            journal: self.journal.clone(),
+            throttle: self.throttle(),
+            concurrency: 4,
+        })
+    }
+
+    /// A rebalance worker over all of it.
+    pub(super) fn rebalance(&self) -> Rebalance {
+        Rebalance::new(RebalanceParts {
+            meta: self.meta.clone(),
+            shards: self.shards.clone(),
+            placer: self.placer.clone(),
+            repair: Arc::new(self.repair()),
+            throttle: self.throttle(),
+        })
+    }
+
+    /// One that holds nobody up.
+    fn throttle(&self) -> Arc<Throttle> {
+        Arc::new(Throttle::new(Caps::default(), Arc::default()))
     }
 
     /// Puts a disk into use again, with what it holds.
@@ -238,7 +346,7 @@ impl Rig {
     pub(super) async fn on_disks(&self) -> BTreeMap<DiskId, Vec<ShardKey>> {
         let mut found = BTreeMap::new();
         for disk in self.disks.healthy() {
-            let list = Operation::List { after: None, limit: 10_000 };
+            let list = Operation::List { after: None, limit: 10_000, seen: false };
             let Response::Keys(keys) = self.call(disk.id, list).await.unwrap() else { panic!() };
             found.insert(disk.id, keys);
         }

@@ -8,24 +8,24 @@ use std::path::Path;
 /// Sizes that meet every way to store a file: inline, packed, one row, several rows, more than a chunk.
 const SIZES: [usize; 6] = [100, 4096, 70_000, 300_000, 5_000_000, 40_000_000];
 
-fn write_files(mnt: &Path) {
+pub(crate) fn write_files(mnt: &Path) {
     for (seed, size) in SIZES.into_iter().enumerate() {
         fs::write(mnt.join(format!("f{seed}")), pattern(seed as u64, size)).unwrap();
     }
 }
 
-fn check_files(mnt: &Path) {
+pub(crate) fn check_files(mnt: &Path) {
     for (seed, size) in SIZES.into_iter().enumerate() {
         let read = fs::read(mnt.join(format!("f{seed}"))).unwrap();
         assert!(read == pattern(seed as u64, size), "file of {size} bytes differs");
     }
 }
 
-fn drop_caches() {
+pub(crate) fn drop_caches() {
     fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
 }
 
-fn fsynced_write(path: &Path, content: &[u8]) {
+pub(crate) fn fsynced_write(path: &Path, content: &[u8]) {
     let mut file = fs::File::create(path).unwrap();
     file.write_all(content).unwrap();
     file.sync_all().unwrap();

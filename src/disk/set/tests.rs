@@ -7,6 +7,14 @@ fn handle(dir: &TempDir, id: u32, queue: DiskQueue) -> Arc<DiskHandle> {
     Arc::new(DiskHandle { id: DiskId(id), disk, queue })
 }
 
+/// Disks in use, simulated by nothing but a directory.
+fn set(ids: &[u32]) -> (TempDir, DiskSet) {
+    let dir = TempDir::new().unwrap();
+    let slot = |id: &u32| (DiskId(*id), id.to_string(), Some(handle(&dir, *id, DiskQueue::Inline)));
+    let set = DiskSet::new(ids.iter().map(slot).collect());
+    (dir, set)
+}
+
 fn states(set: &DiskSet) -> Vec<(u32, bool, u64, bool)> {
     let states = set.states().into_iter();
     states.map(|s| (s.id.get(), s.state == DiskState::Healthy, s.errors, s.full)).collect()
@@ -60,4 +68,34 @@ fn only_a_disk_that_does_not_work_goes() {
     assert!(!set.is_full(DiskId(1)));
     assert!(set.report(DiskId(1), &Error::unavailable("EIO")));
     assert!(set.get(DiskId(1)).is_none());
+}
+
+#[test]
+fn a_slow_disk_is_suspect_until_it_answers_or_comes_anew() {
+    let (_dir, set) = set(&[1, 2]);
+    set.note_suspect(DiskId(1), true);
+    assert_eq!(set.states()[0].state, DiskState::Suspect);
+    assert!(
+        set.is_suspect(DiskId(1)) && !set.is_suspect(DiskId(2)) && set.get(DiskId(1)).is_some()
+    );
+    set.note_suspect(DiskId(1), false);
+    assert_eq!(set.states()[0].state, DiskState::Healthy);
+    set.note_suspect(DiskId(1), true);
+    let handle = set.get(DiskId(1)).unwrap();
+    set.fail(DiskId(1), &Error::unavailable("no answer"));
+    assert!(matches!(set.states()[0].state, DiskState::Down(_)));
+    set.admit(handle);
+    assert_eq!(set.states()[0].state, DiskState::Healthy);
+}
+
+#[test]
+fn free_room_is_that_of_the_last_look() {
+    let (_dir, set) = set(&[1]);
+    assert!(set.has_free(DiskId(1), 5), "nothing is known against it");
+    let space = |free_bytes| Space { total_bytes: 100 << 30, free_bytes, device: 1 };
+    set.note_space(DiskId(1), space(6 << 30));
+    assert!(set.has_free(DiskId(1), 5));
+    set.note_space(DiskId(1), space(4 << 30));
+    assert!(!set.has_free(DiskId(1), 5) && !set.is_full(DiskId(1)));
+    assert!(!set.has_free(DiskId(9), 5), "there is no such disk");
 }

@@ -16,6 +16,7 @@ use futures_util::future::{BoxFuture, try_join_all};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// Bytes that were read, each run with the place in the answer where it goes.
 type Pieces = Vec<(usize, Bytes)>;
@@ -186,7 +187,11 @@ impl Data {
         wanted: &[Wanted],
     ) -> Result<Vec<(usize, Bytes)>> {
         let pieces: Vec<Piece> = wanted.iter().map(|wanted| wanted.piece).collect();
+        let start = Instant::now();
         let read = self.reader.read(record, &pieces).await?;
+        // Large reads take longer by nature: what counts is the time for a segment.
+        let segments = read.iter().map(Bytes::len).sum::<usize>().div_ceil(buffer(SEGMENT));
+        self.load.note(start.elapsed() / u32::try_from(segments).unwrap_or(u32::MAX).max(1));
         let mut parts = Vec::with_capacity(read.len());
         for (wanted, bytes) in wanted.iter().zip(read) {
             if wanted.piece.frame.compressed {

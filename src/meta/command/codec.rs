@@ -3,8 +3,8 @@
 #![deny(clippy::indexing_slicing)]
 
 use super::{
-    Command, FileUpdate, HotExtent, NewNode, Rename, RenameMode, SegmentCommit, SegmentMove,
-    SetAttributes, XattrMode,
+    Command, FileUpdate, HotExtent, NewNode, Rename, RenameMode, ScrubState, SegmentCommit,
+    SegmentMove, SetAttributes, XattrMode,
 };
 use crate::class::Class;
 use crate::extent::FrameRef;
@@ -33,7 +33,9 @@ impl Command {
             | Self::Reap { .. }
             | Self::ForgetStripes { .. }
             | Self::PlaceShard { .. }
-            | Self::MarkMissing { .. }
+            | Self::NoteDamage { .. }
+            | Self::NoteRepair { .. }
+            | Self::SetScrub { .. }
             | Self::ReleaseOrphans { .. } => self.encode_volume(w),
             Self::Create { .. }
             | Self::Link { .. }
@@ -90,12 +92,24 @@ impl Command {
                 w.u32(disk.0);
                 w.raw(root);
             }
-            Self::MarkMissing { shards } => {
+            Self::NoteDamage { shards, time } => {
                 w.u8(7);
                 put_list(w, shards, |w, (stripe, index)| {
                     w.u64(stripe.get());
                     w.u8(index.0);
                 });
+                put_time(w, *time);
+            }
+            Self::NoteRepair { stripe, good, retry, time } => {
+                w.u8(9);
+                w.u64(stripe.get());
+                w.u64(*good);
+                put_option(w, *retry, put_time);
+                put_time(w, *time);
+            }
+            Self::SetScrub { state } => {
+                w.u8(10);
+                put_scrub(w, state);
             }
             Self::ReleaseOrphans { inos } => {
                 w.u8(8);
@@ -280,10 +294,18 @@ impl Command {
                 disk: DiskId(r.u32()?),
                 root: r.array()?,
             },
-            7 => Self::MarkMissing {
+            7 => Self::NoteDamage {
                 shards: take_list(r, 9, |r| Ok((StripeId(r.u64()?), ShardIndex(r.u8()?))))?,
+                time: take_time(r)?,
             },
             8 => Self::ReleaseOrphans { inos: take_list(r, 8, |r| r.u64().map(Ino))? },
+            9 => Self::NoteRepair {
+                stripe: StripeId(r.u64()?),
+                good: r.u64()?,
+                retry: take_option(r, take_time)?,
+                time: take_time(r)?,
+            },
+            10 => Self::SetScrub { state: take_scrub(r)? },
             _ => return Err(FormatError::Invalid("tag of a command")),
         })
     }
@@ -414,6 +436,35 @@ pub(crate) fn take_time(r: &mut Reader<'_>) -> Decoded<Timestamp> {
         return Err(FormatError::Invalid("nanoseconds"));
     }
     Ok(time)
+}
+
+/// Appends where scrubbing is; also the row of the state.
+pub(crate) fn put_scrub(w: &mut Writer, state: &ScrubState) {
+    w.u64(state.passes);
+    w.flag(state.running);
+    w.flag(state.paused);
+    w.flag(state.hurried);
+    put_time(w, state.started);
+    put_option(w, state.finished, put_time);
+    put_option(w, state.after, |w, stripe| w.u64(stripe.get()));
+    w.u64(state.stripes);
+    w.u64(state.bytes);
+    w.u64(state.damaged);
+}
+
+pub(crate) fn take_scrub(r: &mut Reader<'_>) -> Decoded<ScrubState> {
+    Ok(ScrubState {
+        passes: r.u64()?,
+        running: r.flag("whether scrub runs")?,
+        paused: r.flag("whether scrub is held")?,
+        hurried: r.flag("whether scrub hurries")?,
+        started: take_time(r)?,
+        finished: take_option(r, take_time)?,
+        after: take_option(r, |r| r.u64().map(StripeId))?,
+        stripes: r.u64()?,
+        bytes: r.u64()?,
+        damaged: r.u64()?,
+    })
 }
 
 fn put_option<T>(w: &mut Writer, value: Option<T>, put: impl FnOnce(&mut Writer, T)) {

@@ -65,6 +65,21 @@ fn address() -> SegmentAddress {
     SegmentAddress { ino: FILE, chunk: ChunkIndex(6), segment: SegmentIndex(511) }
 }
 
+fn scrub() -> ScrubState {
+    ScrubState {
+        passes: 2,
+        running: true,
+        paused: false,
+        hurried: true,
+        started: TIME,
+        finished: Some(TIME),
+        after: Some(StripeId(9)),
+        stripes: 3,
+        bytes: 4,
+        damaged: 5,
+    }
+}
+
 fn volume_commands() -> Vec<Command> {
     vec![
         Command::StartMount { incarnation: Incarnation(8) },
@@ -79,7 +94,9 @@ fn volume_commands() -> Vec<Command> {
             disk: DiskId(4),
             root: [9; 32],
         },
-        Command::MarkMissing { shards: vec![(StripeId(7), ShardIndex(1))] },
+        Command::NoteDamage { shards: vec![(StripeId(7), ShardIndex(1))], time: TIME },
+        Command::SetScrub { state: scrub() },
+        Command::NoteRepair { stripe: StripeId(7), good: 0b110, retry: Some(TIME), time: TIME },
         Command::Genesis { class: "4+2".parse().unwrap(), uid: 1, gid: 2, time: TIME },
     ]
 }
@@ -169,14 +186,16 @@ fn all() -> Vec<Command> {
 }
 
 /// First byte, length and XXH3-64 of the stored form of each command of `all`, version 1.
-const GOLDEN: [(u8, usize, u64); 26] = [
+const GOLDEN: [(u8, usize, u64); 28] = [
     (1, 5, 0x725e_6a10_570a_5f32),
     (2, 13, 0xcd70_b51d_e6c8_1d66),
     (8, 21, 0x3a9d_d4a2_d257_e3d6),
     (4, 5, 0x7b45_86cc_3f99_7ba1),
     (5, 21, 0x3726_1305_d336_082c),
     (6, 50, 0xff7f_5527_fbb2_d33f),
-    (7, 14, 0xd6d3_4f7f_fead_7943),
+    (7, 26, 0x8d6e_a9bc_41c3_866e),
+    (10, 70, 0xb12d_06ff_8cd4_f542),
+    (9, 42, 0xbb5c_7606_f978_f118),
     (3, 31, 0x8499_188b_baff_abc2),
     (20, 99, 0x01fc_6e71_d3ec_0d1d),
     (21, 37, 0x3e7f_9f63_1cea_532f),

@@ -72,15 +72,15 @@ impl Shared {
         if member.state == state {
             return Ok(());
         }
-        if member.state == MemberState::Out {
+        if member.state == MemberState::Removed {
             return Err(Error::refused(format!(
-                "disk {disk} has been replaced: it cannot come back"
+                "disk {disk} has been removed: it cannot come back"
             )));
         }
         member.state = state;
         if state == MemberState::Healthy {
             side.avoid.remove(&disk);
-        } else if side.log.disks().contains(&disk) {
+        } else if !state.is_used() && side.log.disks().contains(&disk) {
             side.log.remove(disk);
             side.failed.insert(disk);
         }
@@ -213,7 +213,7 @@ impl Shared {
             self.drop_lost(&mut side).await?;
             self.heal(&mut side).await?;
             let list = self.members.borrow().clone();
-            let enough = side.log.disks().len() >= self.wanted(&list);
+            let enough = staying(&side, &list).len() >= self.wanted(&list);
             if enough || (side.joining.is_none() && self.candidate(&side, &list).is_none()) {
                 return Ok(enough);
             }
@@ -225,7 +225,7 @@ impl Shared {
         let list = self.members.borrow().clone();
         let disk = match side.joining {
             Some(disk) => disk,
-            None if side.log.disks().len() < self.wanted(&list) => {
+            None if staying(side, &list).len() < self.wanted(&list) => {
                 let Some(disk) = self.candidate(side, &list) else { return Ok(()) };
                 if let Err(error) = self.start_copy(disk).await {
                     self.avoid(side, disk, &error);
@@ -234,7 +234,7 @@ impl Shared {
                 side.joining = Some(disk);
                 disk
             }
-            None => return Ok(()),
+            None => return self.release_leaving(side, list).await,
         };
         match self.copy_some(COPY_STEPS).await {
             Ok(false) => return Ok(()),
@@ -253,6 +253,21 @@ impl Shared {
         list.log.push(LogMember { disk, start: position(&self.checkpointed) });
         for member in list.disks.iter_mut().filter(|member| member.disk == disk) {
             member.state = MemberState::Healthy;
+        }
+        self.change(side, list).await
+    }
+
+    /// Enough disks that stay have the log: those that drain leave it.
+    async fn release_leaving(&self, side: &mut Side, list: MemberList) -> Result<()> {
+        let staying = staying(side, &list);
+        let leaving: Vec<_> =
+            side.log.disks().into_iter().filter(|disk| !staying.contains(disk)).collect();
+        if leaving.is_empty() || staying.is_empty() {
+            return Ok(());
+        }
+        for disk in leaving {
+            side.log.remove(disk);
+            side.failed.insert(disk);
         }
         self.change(side, list).await
     }
@@ -388,7 +403,12 @@ impl Shared {
 
 /// Whether a disk may keep the log.
 fn is_usable(list: &MemberList, disk: DiskId) -> bool {
-    list.member(disk).is_some_and(|member| member.state != MemberState::Out)
+    list.member(disk).is_some_and(|member| member.state.counts())
+}
+
+/// Disks with the log that are to keep it.
+fn staying(side: &Side, list: &MemberList) -> Vec<DiskId> {
+    side.log.disks().into_iter().filter(|disk| is_usable(list, *disk)).collect()
 }
 
 fn members_of(list: &MemberList) -> Vec<u32> {

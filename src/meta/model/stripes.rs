@@ -1,6 +1,7 @@
 //! Commands on stripes: commit, move, forget, and where their shards are.
 
 use super::content::version;
+use super::repairs;
 use super::segments::{Released, backref, byte_range, drop_hot};
 use super::{allocate, next_version, subtract, update_file};
 use crate::error::{Error, Posix, Result};
@@ -187,6 +188,7 @@ pub(super) fn bury(txn: &mut Txn<'_>, id: StripeId) -> Result<()> {
         .ok_or_else(|| Error::corrupt(format!("stripe {id} is named and has no record")))?;
     let coded = record.geometry().coded_bytes();
     txn.remove_stripe(id)?;
+    txn.remove_repair(id)?;
     txn.put_dead(&record)?;
     subtract(&mut txn.totals.stripes, 1)?;
     subtract(&mut txn.totals.stripe_bytes, coded)?;
@@ -275,17 +277,6 @@ pub(super) fn place_shard(
     (*held, *kept) = (disk, *root);
     record.missing &= !(1 << index.0);
     txn.put_stripe(&record)?;
-    Ok(Answer::Done)
-}
-
-pub(super) fn mark_missing(txn: &mut Txn<'_>, shards: &[(StripeId, ShardIndex)]) -> Result<Answer> {
-    for (stripe, index) in shards {
-        if let Some(mut record) = txn.stripe(*stripe)?
-            && usize::from(index.0) < record.disks.len()
-        {
-            record.missing |= 1 << index.0;
-            txn.put_stripe(&record)?;
-        }
-    }
+    repairs::placed(txn, stripe, index)?;
     Ok(Answer::Done)
 }

@@ -6,11 +6,13 @@ use crate::meta::command::{
     Answer, Command, FileUpdate, HotExtent, Inode, NewNode, Rename, RenameMode, SegmentCommit,
     SegmentMove, SetAttributes, XattrMode, segment_address,
 };
+use crate::meta::store::View;
+use crate::meta::tables::rows::RepairEntry;
 use crate::meta::testing::MemLog;
 use crate::stripe::layout::StripeRecord;
 use crate::types::{
     ChunkIndex, ClassId, DiskId, Epoch, FileKind, Incarnation, Ino, ROOT_INO, SegmentIndex,
-    SlotIndex, StripeId, Timestamp, Version,
+    ShardIndex, SlotIndex, StripeId, Timestamp, Version,
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -51,6 +53,10 @@ impl Bench {
     pub(super) fn check(&self) {
         let findings = check(&self.log.store().view().unwrap()).unwrap();
         assert!(findings.count == 0, "{:#?}", findings.list);
+    }
+
+    fn view(&self) -> View {
+        self.log.store().view().unwrap()
     }
 
     fn create(&self, parent: u64, name: &str, ino: u64, kind: FileKind) -> Result<Inode, Posix> {
@@ -511,5 +517,55 @@ fn attributes_and_xattrs() {
     assert!(!bench.inode(10).unwrap().has_xattrs);
     let class = Command::SetInodeClass { ino: Ino(10), class: ClassId(9), time: TIME };
     assert_eq!(bench.apply(class), Err(Posix::Invalid));
+    bench.check();
+}
+
+#[test]
+fn the_repair_queue_follows_its_stripes() {
+    let mut bench = Bench::new();
+    bench.create(1, "a", 10, FileKind::File).unwrap();
+    bench.commit(10, &[0]);
+    let record = bench.view().stripes(None, 1).unwrap().remove(0).0;
+    let (id, later) = (record.id, Timestamp { seconds: TIME.seconds + 60, ..TIME });
+    let note = |index| Command::NoteDamage { shards: vec![(id, ShardIndex(index))], time: TIME };
+    let entry = |bench: &Bench| bench.view().repair(id).unwrap();
+    bench.apply(note(1)).unwrap();
+    bench.apply(note(3)).unwrap();
+    // Neither a shard nor a stripe that is not there.
+    bench.apply(note(40)).unwrap();
+    let unknown = vec![(StripeId(id.get() + 1), ShardIndex(0))];
+    bench.apply(Command::NoteDamage { shards: unknown, time: TIME }).unwrap();
+    let noted = RepairEntry { bad: 0b1010, ..RepairEntry::new(TIME) };
+    assert_eq!(bench.view().repairs(None, 9).unwrap(), [(id, noted)]);
+    bench.check();
+
+    let failed = |good| Command::NoteRepair { stripe: id, good, retry: Some(later), time: TIME };
+    bench.apply(failed(0)).unwrap();
+    bench.apply(failed(0b1000)).unwrap();
+    let tried = RepairEntry { since: TIME, bad: 0b0010, attempts: 2, retry: later };
+    assert_eq!(entry(&bench), Some(tried));
+    bench.apply(note(0)).unwrap();
+    let place = |index: u8, root| Command::PlaceShard {
+        stripe: id,
+        index: ShardIndex(index),
+        from: record.disks[usize::from(index)],
+        disk: DiskId(90 + u32::from(index)),
+        root,
+    };
+    bench.apply(place(1, [1; 32])).unwrap();
+    assert_eq!(entry(&bench), Some(RepairEntry { bad: 1, ..RepairEntry::new(TIME) }));
+    bench.apply(place(0, [2; 32])).unwrap();
+    assert_eq!(entry(&bench), None);
+
+    bench.apply(failed(0)).unwrap();
+    let done = Command::NoteRepair { stripe: id, good: 0, retry: None, time: TIME };
+    bench.apply(done.clone()).unwrap();
+    assert_eq!(entry(&bench), None);
+    bench.apply(note(2)).unwrap();
+    bench.apply(done).unwrap();
+    assert_eq!(entry(&bench).map(|entry| entry.bad), Some(0b100), "it is bad still");
+    bench.unlink("a", false).unwrap();
+    bench.apply(Command::Reap { chunks: 10 }).unwrap();
+    assert_eq!(bench.view().repairs(None, 9).unwrap(), []);
     bench.check();
 }

@@ -62,7 +62,7 @@ pub(super) fn choose(present: &[PresentDisk]) -> Result<Found> {
         holders.filter(|superblock| Some(superblock.members.epoch) == newest).collect();
     let knows = |list: &MemberList| {
         holders.iter().all(|other| {
-            let away = |member: MemberState| member != MemberState::Healthy;
+            let away = |member: MemberState| !member.is_used();
             other.members == *list
                 || list.member(other.disk).is_some_and(|member| away(member.state))
         })

@@ -5,11 +5,11 @@ use crate::class::Class;
 use crate::error::{Error, Result};
 use crate::extent::ChunkMap;
 use crate::format::Reader;
-use crate::meta::command::Inode;
-use crate::meta::tables::rows::{self, Live};
+use crate::meta::command::{Inode, ScrubState};
+use crate::meta::tables::rows::{self, Live, RepairEntry};
 use crate::meta::tables::{
     self, BACKREF, CHUNK, CLASS, CONFIG, DEAD, DENTRY, HOT, INODE, LINK, LISTING, LIVE, ORPHAN,
-    REAP, STRIPE, XATTR, db,
+    REAP, REPAIR, STRIPE, XATTR, db,
 };
 use crate::stripe::layout::StripeRecord;
 use crate::types::{
@@ -241,6 +241,50 @@ impl View {
         let table = self.table(DEAD)?;
         let range = table.range::<u64>(behind(after.map(StripeId::get))).map_err(db)?;
         range.take(limit).map(|row| record(row.map_err(db)?.1.value())).collect()
+    }
+
+    /// Where scrubbing is.
+    pub fn scrub(&self) -> Result<ScrubState> {
+        let row = self.table(CONFIG)?.get("scrub").map_err(db)?;
+        row.map_or_else(|| Ok(ScrubState::default()), |row| rows::decode_scrub(row.value()))
+    }
+
+    /// What the repair queue says of a stripe.
+    pub fn repair(&self, id: StripeId) -> Result<Option<RepairEntry>> {
+        let Some(table) = self.repair_table()? else { return Ok(None) };
+        let row = table.get(id.get()).map_err(db)?;
+        row.map(|row| RepairEntry::decode(row.value())).transpose()
+    }
+
+    /// Up to `limit` stripes of the repair queue behind `after`, in order of id.
+    pub fn repairs(
+        &self,
+        after: Option<StripeId>,
+        limit: usize,
+    ) -> Result<Vec<(StripeId, RepairEntry)>> {
+        let Some(table) = self.repair_table()? else { return Ok(Vec::new()) };
+        let range = table.range::<u64>(behind(after.map(StripeId::get))).map_err(db)?;
+        let entry = |row: std::result::Result<_, redb::StorageError>| {
+            let (id, row): (redb::AccessGuard<'_, u64>, redb::AccessGuard<'_, &[u8]>) =
+                row.map_err(db)?;
+            Ok((StripeId(id.value()), RepairEntry::decode(row.value())?))
+        };
+        range.take(limit).map(entry).collect()
+    }
+
+    /// Stripes in the repair queue.
+    pub fn repair_count(&self) -> Result<u64> {
+        use redb::ReadableTableMetadata;
+        self.repair_table()?.map_or(Ok(0), |table| table.len().map_err(db))
+    }
+
+    /// A state that is older than the queue has none.
+    fn repair_table(&self) -> Result<Option<ReadOnlyTable<u64, &'static [u8]>>> {
+        match self.transaction.open_table(REPAIR) {
+            Ok(table) => Ok(Some(table)),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(db(error)),
+        }
     }
 
     /// Owners of a shared slot; empty for a slot with a single owner (which the slot table names).

@@ -38,9 +38,9 @@
 use crate::error::{Error, Result};
 use crate::format::{Decoded, FormatError, Reader, Writer};
 use crate::limits::{SEGMENT_BYTES, SLOTS_PER_STRIPE_MAX, SYMLINK_BYTES_MAX};
-use crate::meta::command::{Inode, put_time, take_time};
+use crate::meta::command::{Inode, ScrubState, put_scrub, put_time, take_scrub, take_time};
 use crate::meta::tables::Totals;
-use crate::types::{ChunkIndex, ClassId, FileKind, Incarnation, Ino, Version};
+use crate::types::{ChunkIndex, ClassId, FileKind, Incarnation, Ino, Timestamp, Version};
 use bytes::Bytes;
 
 #[cfg(test)]
@@ -365,6 +365,63 @@ impl ReapEntry {
     }
 }
 
+/// A stripe of the repair queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RepairEntry {
+    /// When it was found.
+    pub since: Timestamp,
+    /// Shards that were found absent or damaged where the record names them, a bit each.
+    pub bad: u64,
+    /// Attempts that have failed since a shard was last placed.
+    pub attempts: u32,
+    /// Before this the next attempt is not due.
+    pub retry: Timestamp,
+}
+
+impl RepairEntry {
+    /// Nothing is known to be bad yet.
+    pub const fn new(time: Timestamp) -> Self {
+        Self { since: time, bad: 0, attempts: 0, retry: time }
+    }
+
+    /// The stored form.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::with_capacity(37);
+        w.u8(VERSION);
+        put_time(&mut w, self.since);
+        w.u64(self.bad);
+        w.u32(self.attempts);
+        put_time(&mut w, self.retry);
+        w.into_vec()
+    }
+
+    /// Reads the stored form.
+    pub fn decode(row: &[u8]) -> Result<Self> {
+        let mut r = open(row, "version of a repair row")?;
+        let since = take_time(&mut r)?;
+        let (bad, attempts) = (r.u64()?, r.u32()?);
+        let retry = take_time(&mut r)?;
+        r.finish()?;
+        Ok(Self { since, bad, attempts, retry })
+    }
+}
+
+/// Where scrubbing is, as it is stored.
+pub fn encode_scrub(state: &ScrubState) -> Vec<u8> {
+    let mut w = Writer::new();
+    w.u8(VERSION);
+    put_scrub(&mut w, state);
+    w.into_vec()
+}
+
+/// Reads where scrubbing is.
+pub fn decode_scrub(row: &[u8]) -> Result<ScrubState> {
+    let mut r = open(row, "version of the scrub row")?;
+    let state = take_scrub(&mut r)?;
+    r.finish()?;
+    Ok(state)
+}
+
 /// Appends the totals.
 pub fn encode_totals(totals: &Totals, w: &mut Writer) {
     w.u8(VERSION);
@@ -412,9 +469,9 @@ pub fn new_inode(ino: Ino, kind: FileKind) -> Inode {
         links: 0,
         rdev: 0,
         size: 0,
-        atime: crate::types::Timestamp::default(),
-        mtime: crate::types::Timestamp::default(),
-        ctime: crate::types::Timestamp::default(),
+        atime: Timestamp::default(),
+        mtime: Timestamp::default(),
+        ctime: Timestamp::default(),
         class: ClassId(0),
         parent: ino,
         version: Version(1),

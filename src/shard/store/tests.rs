@@ -1,4 +1,4 @@
-use super::{ShardStore, StoreLimits, file_name};
+use super::{ShardStore, StoreLimits, directories, file_name};
 use crate::disk::local::LocalDisk;
 use crate::disk::sim::SimMachine;
 use crate::disk::{Disk, OpenMode};
@@ -184,4 +184,39 @@ fn a_sealed_shard_survives_every_power_cut_behind_its_seal() {
             }
         }
     }
+}
+
+#[test]
+fn an_index_that_is_wrong_is_put_right() {
+    let machine = SimMachine::new(4, 1);
+    let disk = machine.disk(0);
+    let store = open(&disk);
+    // Of several directories, some of which lose all they have.
+    let keys: Vec<ShardKey> = [1, 2, 3, 500, 501, 9000, 70_000].map(key).to_vec();
+    keys.iter().for_each(|key| drop(put(&store, key.stripe.get())));
+    assert_eq!(store.list_seen(None, 99).unwrap(), keys);
+    let moved = machine.contents(0, &file_name(key(501))).unwrap();
+    for stripe in [2, 500, 501, 70_000] {
+        disk.remove(&file_name(key(stripe))).unwrap();
+    }
+    assert_eq!(store.list(None, 99).unwrap(), keys, "the index does not know");
+    let left = [1, 3, 9000].map(key);
+    assert_eq!(store.list_seen(Some(key(3)), 2).unwrap(), [key(9000)], "a page of none is passed");
+    assert_eq!(store.list_seen(None, 99).unwrap(), left);
+    assert_eq!(store.list(None, 99).unwrap(), left, "now it knows");
+    assert_eq!(store.stat(key(2)).unwrap_err().kind(), ErrorKind::Posix(Posix::NotFound));
+    // One comes back, and a file that is no shard lies beside it.
+    let write = |name: &str, bytes: &[u8]| {
+        disk.open(name, OpenMode::CreateNew).unwrap().write(0, bytes).unwrap();
+    };
+    write(&file_name(key(501)), &moved);
+    write(&format!("{}/notes.txt", directories(key(501)).1), b"not ours");
+    for directory in 0..=255 {
+        store.adopt(directory).unwrap();
+    }
+    assert_eq!(store.list(None, 99).unwrap(), [1, 3, 501, 9000].map(key));
+    store.verify(key(501)).unwrap();
+    store.close();
+    drop(store);
+    assert_eq!(open(&disk).list(None, 99).unwrap(), [1, 3, 501, 9000].map(key));
 }

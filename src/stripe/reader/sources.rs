@@ -13,6 +13,8 @@ const COMBINATIONS_MAX: usize = 256;
 pub(in crate::stripe) struct Sources {
     scheme: Scheme,
     usable: u64,
+    /// Bits of shards that are asked only when the others do not suffice: their disks are slow to answer.
+    reserve: u64,
     answered: u64,
     failed: BTreeMap<ShardIndex, Error>,
 }
@@ -20,7 +22,24 @@ pub(in crate::stripe) struct Sources {
 impl Sources {
     /// Bit i of `usable` says that shard i may be asked.
     pub(super) const fn new(scheme: Scheme, usable: u64) -> Self {
-        Self { scheme, usable, answered: 0, failed: BTreeMap::new() }
+        Self { scheme, usable, reserve: 0, answered: 0, failed: BTreeMap::new() }
+    }
+
+    /// Asks the shards with the bits `slow` only when the others do not suffice.
+    pub(super) const fn spare(mut self, slow: u64) -> Self {
+        let quick = self.usable & !slow;
+        if quick.count_ones() >= self.scheme.k() as u32 {
+            (self.reserve, self.usable) = (self.usable & slow, quick);
+        }
+        self
+    }
+
+    /// From now on those that were spared are asked too. Answers whether there were any.
+    pub(super) const fn call_reserve(&mut self) -> bool {
+        let any = self.reserve != 0;
+        self.usable |= self.reserve;
+        self.reserve = 0;
+        any
     }
 
     /// Bits of the shards that may be asked.
@@ -36,6 +55,7 @@ impl Sources {
     /// Does without a shard that nothing is known against.
     pub(in crate::stripe) const fn leave_out(&mut self, index: ShardIndex) {
         self.usable &= !(1 << index.0);
+        self.reserve &= !(1 << index.0);
     }
 
     /// Notes that a shard gave what it was asked for.
@@ -47,6 +67,9 @@ impl Sources {
     pub(in crate::stripe) fn fail(&mut self, index: ShardIndex, error: Error) {
         self.usable &= !(1 << index.0);
         self.failed.insert(index, error);
+        if self.usable.count_ones() < u32::from(self.scheme.k()) {
+            self.call_reserve();
+        }
     }
 
     /// The bad shards and what was wrong.

@@ -145,3 +145,29 @@ async fn clones_share_pins() {
     drop(second);
     assert!(!cluster.reader.pinned(stripe));
 }
+
+#[tokio::test]
+async fn a_slow_disk_is_asked_only_when_others_do_not_suffice() {
+    let mut cluster = Cluster::new(6);
+    let segments = segments(&MIXED);
+    let written = cluster.write("4+2", &segments).await;
+    // Silent, and nobody waits for it: the time limit is longer than this test may take.
+    cluster.silence(&[1]);
+    cluster.reader = cluster.reader.clone().with_timeout(std::time::Duration::from_secs(3600));
+    *cluster.members.suspects.lock().unwrap() = [1].into();
+    let read = cluster.check(&written, &segments);
+    tokio::time::timeout(std::time::Duration::from_secs(60), read).await.unwrap();
+    assert!(cluster.found().is_empty(), "it is slow, not bad");
+    // Where it is needed it is asked.
+    cluster.silence(&[]);
+    *cluster.members.suspects.lock().unwrap() = [0, 1, 2].into();
+    *cluster.members.down.lock().unwrap() = [4, 5].into();
+    cluster.check(&written, &segments).await;
+    *cluster.members.suspects.lock().unwrap() = [2].into();
+    *cluster.members.down.lock().unwrap() = [4].into();
+    let (disk, name) = cluster.file(&written, 0);
+    assert!(cluster.machine.flip(disk, &name, 8192));
+    cluster.reopen();
+    cluster.check(&written, &segments).await;
+    assert_eq!(cluster.found(), [0].into());
+}

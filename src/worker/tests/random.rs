@@ -58,7 +58,7 @@ impl World {
                 limits,
             )),
         ];
-        let repair = Repair::new(meta.clone(), reader.clone(), shards.clone(), rig.placer.clone());
+        let repair = rig.repair();
         let mut files = Vec::new();
         for _ in 0..3 {
             files.push((rig.create().await, Vec::new()));

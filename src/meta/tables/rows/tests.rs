@@ -1,5 +1,5 @@
 use super::{
-    Dentry, Live, ReapEntry, decode_dentry, decode_hot, decode_inode, decode_listing,
+    Dentry, Live, ReapEntry, RepairEntry, decode_dentry, decode_hot, decode_inode, decode_listing,
     decode_totals, encode_dentry, encode_inode, encode_listing, encode_totals, new_inode,
 };
 use crate::error::ErrorKind;
@@ -113,6 +113,7 @@ fn rows_round_trip() {
     assert_eq!(decode_listing(&row).unwrap(), (Ino(6), FileKind::Fifo, &b"name"[..]));
     let entry = ReapEntry { from: ChunkIndex(7), whole: true };
     assert_eq!(ReapEntry::decode(&entry.encode()).unwrap(), entry);
+    assert_eq!(RepairEntry::decode(&repair_entry().encode()).unwrap(), repair_entry());
     let totals =
         Totals { next_ino: 3, incarnation: Incarnation(2), hot_bytes: 8, ..Totals::default() };
     let mut w = Writer::new();
@@ -144,8 +145,15 @@ fn stored_forms_are_pinned() {
     let dentry = Dentry { ino: Ino(5), kind: FileKind::Symlink, cookie: 11 };
     let listing = encode_listing(Ino(6), FileKind::Fifo, b"name");
     let entry = ReapEntry { from: ChunkIndex(7), whole: true };
-    let rows = [encode_dentry(dentry), listing, entry.encode(), totals_row()];
+    let repair = repair_entry().encode();
+    let rows = [encode_dentry(dentry), listing, entry.encode(), totals_row(), repair];
     assert_eq!(rows.map(|row| (row.len(), xxh3(&row))), ROWS);
+}
+
+fn repair_entry() -> RepairEntry {
+    let since = Timestamp { seconds: 5, nanoseconds: 6 };
+    let retry = Timestamp { seconds: 7, nanoseconds: 8 };
+    RepairEntry { since, bad: 0b1001, attempts: 3, retry }
 }
 
 fn totals_row() -> Vec<u8> {
@@ -166,11 +174,12 @@ fn totals_row() -> Vec<u8> {
 }
 
 /// Length and XXH3-64 of a dentry, a listing, a reaping entry and totals.
-const ROWS: [(usize, u64); 4] = [
+const ROWS: [(usize, u64); 5] = [
     (18, 0x9d16_be01_6861_7201),
     (14, 0x4aa9_a915_4991_38db),
     (6, 0xc110_b7c4_7f4f_9a13),
     (69, 0x4320_f3e6_fa07_2569),
+    (37, 0xf645_5c9c_e6fe_4096),
 ];
 
 /// `full` as it is stored.
