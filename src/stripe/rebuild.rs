@@ -8,6 +8,7 @@ use crate::stripe::put::Channel;
 use crate::stripe::reader::{Lack, Sources, StripeReader};
 use crate::types::{DiskId, NodeId, ShardIndex};
 use bytes::Bytes;
+use futures_util::future::{join_all, try_join_all};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,9 +53,10 @@ impl StripeReader {
         let mut last = None;
         for excluded in combinations {
             let from = Origin::Others { excluded };
-            let job = Job { reader: self, record, key, channel: &channel, from };
+            let outputs = [Output { key, channel: channel.clone() }];
+            let job = Job { reader: self, record, outputs: &outputs, from };
             let result = job.run(&seal, &mut sources).await;
-            match result {
+            match result.and_then(first) {
                 Ok(root) if root == expected || expected == NO_ROOT => {
                     if root == expected {
                         let liars = record.shards().filter(|shard| excluded >> shard.0 & 1 == 1);
@@ -80,6 +82,45 @@ impl StripeReader {
         Err(last.unwrap_or_else(|| Error::new(ErrorKind::Corrupt, doing())))
     }
 
+    /// As `rebuild_shard` for several shards, each with its disk: what they are computed from is read once. Answers their
+    /// roots in order, or none is there.
+    ///
+    /// Errors: as `rebuild_shard`, and `Corrupt` if a source lies: `rebuild_shard` finds out which.
+    pub async fn rebuild_shards(
+        &self,
+        record: &StripeRecord,
+        lost: &[(ShardIndex, (NodeId, DiskId))],
+        priority: Priority,
+    ) -> Result<Vec<[u8; 32]>> {
+        let _pin = self.pin(record.id);
+        let (slot_table, _slots) = self.slot_table(record).await?;
+        let seal = Seal { payload_bytes: record.payload_bytes, slot_table };
+        let mut sources = self.sources(record);
+        let output = |(index, to): &(ShardIndex, (NodeId, DiskId))| Output {
+            key: ShardKey { stripe: record.id, index: *index },
+            channel: self.put_channel(*to, priority),
+        };
+        let outputs: Vec<Output> = lost.iter().map(output).collect();
+        lost.iter().for_each(|(index, _to)| sources.leave_out(*index));
+        let from = Origin::Others { excluded: 0 };
+        let job = Job { reader: self, record, outputs: &outputs, from };
+        let result = job.run(&seal, &mut sources).await;
+        self.report(record, &sources);
+        let roots = result?;
+        let expected = |index: ShardIndex| record.shard_roots.get(usize::from(index.0));
+        let right = lost.iter().zip(&roots).all(|((index, _to), root)| {
+            expected(*index).is_some_and(|known| known == root || *known == NO_ROOT)
+        });
+        if right {
+            return Ok(roots);
+        }
+        job.discard().await;
+        Err(Error::corrupt(format!(
+            "rebuild shards of {}: a root is not that of the record",
+            record.id
+        )))
+    }
+
     /// As `rebuild_shard`, but the bytes come from where the record says the shard is, which reads it once instead of k
     /// others. If it is not good there, it is rebuilt.
     ///
@@ -98,8 +139,9 @@ impl StripeReader {
             let (slot_table, _slots) = self.slot_table(record).await?;
             let seal = Seal { payload_bytes: record.payload_bytes, slot_table };
             let key = ShardKey { stripe: record.id, index };
-            let job = Job { reader: self, record, key, channel: &channel, from: Origin::Itself };
-            let root = job.run(&seal, &mut self.sources(record)).await?;
+            let outputs = [Output { key, channel: channel.clone() }];
+            let job = Job { reader: self, record, outputs: &outputs, from: Origin::Itself };
+            let root = job.run(&seal, &mut self.sources(record)).await.and_then(first)?;
             if expected == Some(root) && root != NO_ROOT {
                 return Ok(root);
             }
@@ -153,70 +195,105 @@ impl StripeReader {
     }
 }
 
-/// One attempt to write a shard anew.
+/// A shard that is written anew, and where.
+struct Output {
+    key: ShardKey,
+    channel: Channel,
+}
+
+/// One attempt to write shards of a stripe anew.
 struct Job<'a> {
     reader: &'a StripeReader,
     record: &'a StripeRecord,
-    key: ShardKey,
-    channel: &'a Channel,
+    outputs: &'a [Output],
     from: Origin,
 }
 
-/// Where its bytes come from.
+/// Where their bytes come from.
 #[derive(Clone, Copy, Debug)]
 enum Origin {
     /// Computed from others, without those with these bits.
     Others { excluded: u64 },
-    /// The shard where it is now.
+    /// The shards where they are now.
     Itself,
 }
 
 impl Job<'_> {
-    /// Leaves nothing behind if it fails.
-    async fn run(&self, seal: &Seal, sources: &mut Sources) -> Result<[u8; 32]> {
+    /// Answers the roots; leaves nothing behind if it fails.
+    async fn run(&self, seal: &Seal, sources: &mut Sources) -> Result<Vec<[u8; 32]>> {
         let mut begun = false;
         let result = self.copy(seal, sources, &mut begun).await;
         if begun && result.is_err() {
-            self.channel.discard(self.key).await;
+            self.discard().await;
         }
         result
     }
 
-    async fn copy(&self, seal: &Seal, sources: &mut Sources, begun: &mut bool) -> Result<[u8; 32]> {
+    async fn discard(&self) {
+        join_all(self.outputs.iter().map(|output| output.channel.discard(output.key))).await;
+    }
+
+    async fn copy(
+        &self,
+        seal: &Seal,
+        sources: &mut Sources,
+        begun: &mut bool,
+    ) -> Result<Vec<[u8; 32]>> {
+        let geometry = self.record.geometry();
+        for row in 0..geometry.rows() {
+            let cells = self.cells(geometry.columns_of(row), sources).await?;
+            if row == 0 {
+                // Not earlier: they may replace shards that are partly good.
+                *begun = true;
+                let begins =
+                    self.outputs.iter().map(|output| output.channel.begin(self.header(output.key)));
+                try_join_all(begins).await?;
+            }
+            let appends = self.outputs.iter().zip(cells);
+            let appends =
+                appends.map(|(output, cell)| output.channel.append(output.key, vec![cell]));
+            try_join_all(appends).await?;
+        }
+        let seals = self.outputs.iter().map(|output| output.channel.seal(output.key, seal.clone()));
+        try_join_all(seals).await
+    }
+
+    fn header(&self, key: ShardKey) -> ShardHeader {
         let scheme = self.record.class.scheme;
-        let header = ShardHeader {
-            key: self.key,
+        ShardHeader {
+            key,
             class: self.record.class_id,
             data_shards: scheme.k(),
             parity_shards: scheme.m(),
             cell_bytes: self.record.class.cell_bytes,
             epoch: self.record.epoch,
-        };
-        let geometry = self.record.geometry();
-        for row in 0..geometry.rows() {
-            let cell = self.cell(geometry.columns_of(row), sources).await?;
-            if row == 0 {
-                // Not earlier: it may replace a shard that is partly good.
-                *begun = true;
-                self.channel.begin(header).await?;
-            }
-            self.channel.append(self.key, vec![cell]).await?;
         }
-        self.channel.seal(self.key, seal.clone()).await
     }
 
-    async fn cell(&self, columns: Range<u64>, sources: &mut Sources) -> Result<Bytes> {
-        let (index, priority) = (self.key.index, self.channel.priority);
-        let cells = match self.from {
-            Origin::Itself => self.reader.fetch(self.record, index, &[columns], priority).await?,
-            Origin::Others { excluded } => {
-                let lack = Lack { lost: &[index], ranges: &[columns], excluded, priority };
-                let rebuilt = self.reader.reconstruct(self.record, lack, sources).await?;
-                rebuilt.into_iter().flatten().collect()
+    /// One cell for each output.
+    async fn cells(&self, columns: Range<u64>, sources: &mut Sources) -> Result<Vec<Bytes>> {
+        let lost: Vec<ShardIndex> = self.outputs.iter().map(|output| output.key.index).collect();
+        let priority = self.outputs.first().map_or(Priority::Background, |o| o.channel.priority);
+        match self.from {
+            Origin::Itself => {
+                let columns = [columns];
+                let fetches = lost
+                    .iter()
+                    .map(|index| self.reader.fetch(self.record, *index, &columns, priority));
+                Ok(try_join_all(fetches).await?.into_iter().flatten().collect())
             }
-        };
-        Ok(cells.into_iter().next().unwrap_or_default())
+            Origin::Others { excluded } => {
+                let lack = Lack { lost: &lost, ranges: &[columns], excluded, priority };
+                let rebuilt = self.reader.reconstruct(self.record, lack, sources).await?;
+                Ok(rebuilt.into_iter().flatten().collect())
+            }
+        }
     }
+}
+
+/// The root of the one shard of a job.
+fn first(roots: Vec<[u8; 32]>) -> Result<[u8; 32]> {
+    roots.into_iter().next().ok_or_else(|| Error::internal("a shard without a root"))
 }
 
 #[cfg(test)]

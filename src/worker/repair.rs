@@ -482,15 +482,15 @@ enum Admission {
     Nothing,
 }
 
-/// What the repair of a stripe reads and writes: k shards for each that is lost, and that one. Where it will be is not
-/// known yet: it counts for the disk that should have it.
+/// What the repair of a stripe reads and writes: k shards, and those that are lost. Where these will be is not known yet:
+/// they count for the disks that should have them.
 fn load(record: &StripeRecord, lost: u64) -> Vec<(DiskId, u64)> {
-    let (count, bytes) = (u64::from(lost.count_ones()), record.geometry().shard_bytes());
+    let bytes = record.geometry().shard_bytes();
     let is_lost = |index: ShardIndex| lost >> index.0 & 1 == 1;
     let shards = || record.shards().zip(&record.disks);
     let sources = shards().filter(|(index, _disk)| !is_lost(*index));
     let sources = sources.take(usize::from(record.class.scheme.k()));
-    let reads = sources.map(|(_index, disk)| (*disk, count * bytes));
+    let reads = sources.map(|(_index, disk)| (*disk, bytes));
     let writes = shards().filter(|(index, _disk)| is_lost(*index));
     reads.chain(writes.map(|(_index, disk)| (*disk, bytes))).collect()
 }

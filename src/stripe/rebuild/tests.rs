@@ -1,6 +1,6 @@
 use crate::error::ErrorKind;
 use crate::net::Priority;
-use crate::stripe::testing::{Cluster, MIXED, segments};
+use crate::stripe::testing::{Cluster, MIXED, segments, whole};
 use crate::types::{DiskId, NodeId, ShardIndex};
 
 const TO: (NodeId, DiskId) = (NodeId(0), DiskId(6));
@@ -63,4 +63,37 @@ async fn a_shard_that_was_missing_can_be_made() {
     cluster.reader.verify_shard(&written.record, index).await.unwrap();
     cluster.members.down.lock().unwrap().extend([0, 1]);
     cluster.check(&written, &segments).await;
+}
+
+#[tokio::test]
+async fn several_shards_are_made_at_once() {
+    let cluster = Cluster::new(8);
+    let segments = segments(&MIXED);
+    let mut target = cluster.target("4+2");
+    target.disks.truncate(6);
+    let written = cluster.writer.write(target, segments.clone()).await.unwrap();
+    *cluster.members.down.lock().unwrap() = [1, 4].into();
+    let to = |disk| (NodeId(0), DiskId(disk));
+    let lost = [(ShardIndex(1), to(6)), (ShardIndex(4), to(7))];
+    let priority = Priority::Background;
+    let roots = cluster.reader.rebuild_shards(&written.record, &lost, priority).await.unwrap();
+    let mut record = written.record.clone();
+    assert_eq!(roots, [record.shard_roots[1], record.shard_roots[4]]);
+    (record.disks[1], record.disks[4]) = (DiskId(6), DiskId(7));
+    for (index, _to) in lost {
+        cluster.reader.verify_shard(&record, index).await.unwrap();
+    }
+    // Now these two are needed.
+    *cluster.members.down.lock().unwrap() = [0, 2].into();
+    let read = cluster.reader.read(&record, &whole(&written)).await.unwrap();
+    assert!(read.iter().zip(&segments).all(|(read, new)| *read == new.data));
+    // A source that lies is found, and nothing is left.
+    *cluster.members.down.lock().unwrap() = [1, 4].into();
+    cluster.lie(&written, 0).await;
+    let error = cluster.reader.rebuild_shards(&written.record, &lost, priority).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    for disk in [6, 7] {
+        let names = cluster.machine.file_names(disk);
+        assert!(!names.iter().any(|name| name.starts_with("shards/")), "{names:?}");
+    }
 }

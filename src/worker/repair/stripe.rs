@@ -131,6 +131,10 @@ impl Restorer {
             )));
             return Ok(Some(outcome));
         }
+        let together = wanted.len() > 1 && scope != Scope::Every;
+        if together && self.restore_together(&wanted, &mut outcome).await {
+            return Ok(Some(outcome));
+        }
         for (index, found) in wanted {
             match self.restore(id, index, found).await {
                 Ok(placed) => outcome.placed.extend(placed.map(|disk| (index, disk))),
@@ -167,6 +171,51 @@ impl Restorer {
             Err(error) => return how(&error),
         };
         if found { Found::Good } else { Found::Damaged }
+    }
+
+    /// Restores several shards at once, so that what they are computed from is read once. Answers false if that is not
+    /// possible, and nothing was done: one after the other may be.
+    async fn restore_together(
+        &self,
+        wanted: &[(ShardIndex, Found)],
+        outcome: &mut Outcome,
+    ) -> bool {
+        let (record, id) = (outcome.record.clone(), outcome.record.id);
+        let mut lost: Vec<(ShardIndex, (NodeId, DiskId))> = Vec::new();
+        let mut claims = Vec::new();
+        for (index, found) in wanted {
+            let Some(from) = record.disks.get(usize::from(index.0)).copied() else { return false };
+            let targets = self.targets(&record, from, *found).unwrap_or_default();
+            let fresh = |(_node, disk): &&(NodeId, DiskId)| {
+                !lost.iter().any(|(_index, (_node, taken))| taken == disk)
+            };
+            let Some((node, disk)) = targets.iter().find(fresh).copied() else { return false };
+            let Some(claim) = self.shards.claim(disk, ShardKey { stripe: id, index: *index })
+            else {
+                return false;
+            };
+            lost.push((*index, (node, disk)));
+            claims.push(claim);
+        }
+        let roots = match self.reader.rebuild_shards(&record, &lost, Priority::Background).await {
+            Ok(roots) => roots,
+            Err(error) => {
+                tracing::debug!(%error, "shards are rebuilt one after the other");
+                return false;
+            }
+        };
+        for (((index, (_node, disk)), root), claim) in lost.into_iter().zip(roots).zip(claims) {
+            let Some(from) = record.disks.get(usize::from(index.0)).copied() else { continue };
+            let command = Command::PlaceShard { stripe: id, index, from, disk, root };
+            let key = ShardKey { stripe: id, index };
+            match self.place(command, &claim, (disk, key), &record).await {
+                Ok(placed) => outcome.placed.extend(placed.map(|disk| (index, disk))),
+                Err(error) => {
+                    outcome.failures.push(error.while_doing(format!("repair shard {id}.{index}")));
+                }
+            }
+        }
+        true
     }
 
     /// Computes a shard and places it; answers where, and `None` if the stripe has changed meanwhile.
