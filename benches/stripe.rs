@@ -36,7 +36,7 @@ fn writer(root: &Path) -> StripeWriter {
     }
     let peers = LocalPeers::new(Arc::new(DiskSet::new(handles)));
     stores.into_iter().for_each(|(id, store)| peers.add_store(id, store));
-    StripeWriter::new(Arc::new(peers), Arc::new(Cpu::new(2)))
+    StripeWriter::new(Arc::new(peers), Arc::new(Cpu::new(2)), Arc::default())
 }
 
 /// The segments of one chunk.

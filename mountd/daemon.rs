@@ -80,13 +80,17 @@ async fn serve_on(request: ServeRequest, ready: impl FnOnce(&Ready)) -> Result<(
     let stop = CancellationToken::new();
     let state = admin::AdminState::new(Arc::clone(&volume), request.directory.clone());
     let tasks = TaskTracker::new();
-    let api = tasks.spawn(admin::serve(socket, state, stop.clone()));
+    if let Some(address) = request.config.metrics_listen {
+        tasks.spawn(admin::metrics::serve(address, state.clone(), stop.clone()));
+    }
+    tasks.spawn(admin::serve(socket, state, stop.clone()));
     let served = serve_volume(&request, &volume, ready).await;
     let closed = volume.shutdown().await;
     // Removed while the disks are still locked: a server that waits for them has not made its own yet.
     drop(std::fs::remove_file(&request.socket));
     stop.cancel();
-    drop(api.await);
+    tasks.close();
+    tasks.wait().await;
     served.and(closed)
 }
 
@@ -140,7 +144,8 @@ async fn start_session(
     device: OwnedFd,
     tasks: &TaskTracker,
 ) -> Result<fuser::BackgroundSession> {
-    let fs = FuseFs::new(volume.fs(), tokio::runtime::Handle::current(), tasks.clone());
+    let (runtime, metrics) = (tokio::runtime::Handle::current(), volume.request_metrics());
+    let fs = FuseFs::new(volume.fs(), runtime, tasks.clone(), metrics);
     let notifications = fs.notifications();
     let mut config = fuser::Config::default();
     config.n_threads = usize::try_from(request.config.limits.loop_threads).ok();

@@ -4,43 +4,37 @@
 //! change of metadata that no other is in the way of. What has to wait moves to a task with its reply, so no loop thread
 //! waits for a lock, a sync or a stripe.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fs::attr::{SetAttr, SetTime};
 use crate::fs::file::{Opened, WriteHow};
 use crate::fs::namespace::NewFile;
 use crate::fs::{Attributes, Caller, Fs};
+use crate::metrics::{Operation, RequestMetrics};
 use crate::types::{HandleId, Ino};
-use convert::{errno, file_attr, ino};
+use convert::{file_attr, ino};
 use fuser::{
-    CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use notify::Notifications;
 use reply::{TTL, attr_reply, empty_reply, entry_reply, generation, xattr_reply};
+use serve::answer_of;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 mod convert;
 mod credentials;
+mod handshake;
 mod notify;
 mod reply;
-
-/// Largest WRITE: what the default `fs.fuse.max_pages_limit` allows.
-const WRITE_BYTES_MAX: u32 = 1024 * 1024;
-/// Requests that the kernel may have under way without a caller waiting: read-ahead and write-back. Each write-back holds
-/// up to 1 MiB here while it waits for room among the dirty buffers, so this bounds memory beside them.
-const BACKGROUND_MAX: u16 = 64;
-/// Background requests from which on the kernel thinks twice.
-const CONGESTION_THRESHOLD: u16 = 48;
+mod serve;
 
 /// The file system as the FUSE crate wants to see it.
 #[derive(Debug)]
@@ -49,12 +43,18 @@ pub struct FuseFs {
     runtime: Handle,
     tasks: TaskTracker,
     notifications: Arc<Notifications>,
+    metrics: Arc<RequestMetrics>,
 }
 
 impl FuseFs {
-    /// Serves `fs`; requests that wait run as tasks of `runtime`, counted by `tasks`.
-    pub fn new(fs: Arc<Fs>, runtime: Handle, tasks: TaskTracker) -> Self {
-        Self { fs, runtime, tasks, notifications: Arc::new(Notifications::new()) }
+    /// Serves `fs`; requests that wait run as tasks of `runtime`, counted by `tasks`. All are timed by `metrics`.
+    pub fn new(
+        fs: Arc<Fs>,
+        runtime: Handle,
+        tasks: TaskTracker,
+        metrics: Arc<RequestMetrics>,
+    ) -> Self {
+        Self { fs, runtime, tasks, notifications: Arc::new(Notifications::new()), metrics }
     }
 
     /// Starts sending invalidations through the session's notifier once it exists: call the result.
@@ -66,32 +66,6 @@ impl FuseFs {
             notifications.start(notifier)
         }
     }
-
-    /// Polls the request once here; if it has to wait, a task goes on with it.
-    fn serve<T: Send + 'static>(
-        &self,
-        request: impl Future<Output = Result<T>> + Send + 'static,
-        answer: impl FnOnce(Result<T, Errno>) + Send + 'static,
-    ) {
-        let _context = self.runtime.enter();
-        let mut request: Pin<Box<dyn Future<Output = Result<T>> + Send>> = Box::pin(request);
-        match request.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(result) => answer(result.map_err(|error| answer_of(&error))),
-            Poll::Pending => {
-                self.tasks.spawn(async move {
-                    answer(request.await.map_err(|error| answer_of(&error)));
-                });
-            }
-        }
-    }
-}
-
-/// The errno of an error; one that is not a plain answer of the man page is logged here, where it is handled.
-fn answer_of(error: &Error) -> Errno {
-    if !matches!(error.kind(), crate::error::ErrorKind::Posix(_)) {
-        tracing::warn!("a request failed: {error}");
-    }
-    errno(error.posix())
 }
 
 fn caller(request: &Request) -> Caller {
@@ -126,51 +100,13 @@ fn open_flags(opened: &Opened, directory: bool) -> FopenFlags {
     flags
 }
 
-/// What a mount of its own asks the kernel for (FUSE.md 3); only what the kernel offers is requested.
-fn wanted_capabilities() -> InitFlags {
-    InitFlags::FUSE_ASYNC_READ
-        | InitFlags::FUSE_BIG_WRITES
-        | InitFlags::FUSE_MAX_PAGES
-        | InitFlags::FUSE_PARALLEL_DIROPS
-        | InitFlags::FUSE_DO_READDIRPLUS
-        | InitFlags::FUSE_READDIRPLUS_AUTO
-        | InitFlags::FUSE_ASYNC_DIO
-        | InitFlags::FUSE_ATOMIC_O_TRUNC
-        | InitFlags::FUSE_CACHE_SYMLINKS
-        | InitFlags::FUSE_HANDLE_KILLPRIV_V2
-        | InitFlags::FUSE_DONT_MASK
-        | InitFlags::FUSE_POSIX_ACL
-        | InitFlags::FUSE_EXPORT_SUPPORT
-        | InitFlags::FUSE_HAS_IOCTL_DIR
-        | InitFlags::FUSE_ABORT_ERROR
-        | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP
-        | InitFlags::FUSE_WRITEBACK_CACHE
-        | InitFlags::FUSE_EXPLICIT_INVAL_DATA
-}
-
 impl Filesystem for FuseFs {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        let granted = wanted_capabilities() & config.capabilities();
-        config.add_capabilities(granted).map_err(|missing| {
-            std::io::Error::other(format!("the kernel took back the capabilities {missing:?}"))
-        })?;
-        // Each setter answers with the nearest value that the kernel allows; then that one holds.
-        if let Err(nearest) = config.set_max_write(WRITE_BYTES_MAX) {
-            config.set_max_write(nearest).map_err(|_nearest| std::io::Error::other("max_write"))?;
-        }
-        for set in [
-            config.set_max_background(BACKGROUND_MAX),
-            config.set_congestion_threshold(CONGESTION_THRESHOLD),
-        ] {
-            set.map_err(|_nearest| std::io::Error::other("the limits of background requests"))?;
-        }
-        config
-            .set_time_granularity(Duration::from_nanos(1))
-            .map_err(|_nearest| std::io::Error::other("the time granularity"))?;
-        Ok(())
+        handshake::ask(config)
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, child: &OsStr, reply: ReplyEntry) {
+        let timer = self.arrived(Operation::Lookup);
         let (fs, child) = (Arc::clone(&self.fs), name(child));
         let answer = move |answer: Result<Attributes, Errno>| match answer {
             Ok(found) => reply.entry(&TTL, &file_attr(&found), generation(&found)),
@@ -180,7 +116,7 @@ impl Filesystem for FuseFs {
             }
             Err(errno) => reply.error(errno),
         };
-        self.serve(async move { fs.lookup(ino(parent), &child).await }, answer);
+        self.serve(timer, async move { fs.lookup(ino(parent), &child).await }, answer);
     }
 
     fn forget(&self, _request: &Request, node: INodeNo, count: u64) {
@@ -194,9 +130,10 @@ impl Filesystem for FuseFs {
         file: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
+        let timer = self.arrived(Operation::Getattr);
         let fs = Arc::clone(&self.fs);
         let request = async move { fs.getattr(ino(node), file.map(handle)).await };
-        self.serve(request, attr_reply(reply));
+        self.serve(timer, request, attr_reply(reply));
     }
 
     fn setattr(
@@ -217,6 +154,7 @@ impl Filesystem for FuseFs {
         _flags: Option<fuser::BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let timer = self.arrived(Operation::Setattr);
         let set = SetAttr {
             mode,
             uid,
@@ -229,15 +167,20 @@ impl Filesystem for FuseFs {
         };
         let (fs, caller) = (Arc::clone(&self.fs), caller(request));
         let request = async move { fs.setattr(&caller, ino(node), set).await };
-        self.serve(request, attr_reply(reply));
+        self.serve(timer, request, attr_reply(reply));
     }
 
     fn readlink(&self, _request: &Request, node: INodeNo, reply: ReplyData) {
+        let timer = self.arrived(Operation::Readlink);
         let fs = Arc::clone(&self.fs);
-        self.serve(async move { fs.readlink(ino(node)).await }, move |answer| match answer {
-            Ok(target) => reply.data(&target),
-            Err(errno) => reply.error(errno),
-        });
+        self.serve(
+            timer,
+            async move { fs.readlink(ino(node)).await },
+            move |answer| match answer {
+                Ok(target) => reply.data(&target),
+                Err(errno) => reply.error(errno),
+            },
+        );
     }
 
     fn mknod(
@@ -250,11 +193,12 @@ impl Filesystem for FuseFs {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        let timer = self.arrived(Operation::Mknod);
         let Some(kind) = convert::kind_of_mode(mode) else { return reply.error(Errno::EINVAL) };
         let new = NewFile { kind, mode: mode & 0o7777, umask, rdev };
         let (fs, caller, child) = (Arc::clone(&self.fs), caller(request), name(child));
         let request = async move { fs.mknod(&caller, ino(parent), &child, new).await };
-        self.serve(request, entry_reply(reply));
+        self.serve(timer, request, entry_reply(reply));
     }
 
     fn mkdir(
@@ -266,20 +210,23 @@ impl Filesystem for FuseFs {
         umask: u32,
         reply: ReplyEntry,
     ) {
+        let timer = self.arrived(Operation::Mkdir);
         let (fs, caller, child) = (Arc::clone(&self.fs), caller(request), name(child));
         let request =
             async move { fs.mkdir(&caller, ino(parent), &child, mode & 0o7777, umask).await };
-        self.serve(request, entry_reply(reply));
+        self.serve(timer, request, entry_reply(reply));
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, child: &OsStr, reply: ReplyEmpty) {
+        let timer = self.arrived(Operation::Unlink);
         let (fs, child) = (Arc::clone(&self.fs), name(child));
-        self.serve(async move { fs.unlink(ino(parent), &child).await }, empty_reply(reply));
+        self.serve(timer, async move { fs.unlink(ino(parent), &child).await }, empty_reply(reply));
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, child: &OsStr, reply: ReplyEmpty) {
+        let timer = self.arrived(Operation::Rmdir);
         let (fs, child) = (Arc::clone(&self.fs), name(child));
-        self.serve(async move { fs.rmdir(ino(parent), &child).await }, empty_reply(reply));
+        self.serve(timer, async move { fs.rmdir(ino(parent), &child).await }, empty_reply(reply));
     }
 
     fn symlink(
@@ -290,10 +237,11 @@ impl Filesystem for FuseFs {
         target: &Path,
         reply: ReplyEntry,
     ) {
+        let timer = self.arrived(Operation::Symlink);
         let (fs, caller, child) = (Arc::clone(&self.fs), caller(request), name(child));
         let target = name(target.as_os_str());
         let request = async move { fs.symlink(&caller, ino(parent), &child, &target).await };
-        self.serve(request, entry_reply(reply));
+        self.serve(timer, request, entry_reply(reply));
     }
 
     fn rename(
@@ -306,11 +254,12 @@ impl Filesystem for FuseFs {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let timer = self.arrived(Operation::Rename);
         let (fs, caller) = (Arc::clone(&self.fs), caller(request));
         let (from, to) = ((ino(parent), name(child)), (ino(new_parent), name(new_child)));
         let request =
             async move { fs.rename(&caller, (from.0, &from.1), (to.0, &to.1), flags.bits()).await };
-        self.serve(request, empty_reply(reply));
+        self.serve(timer, request, empty_reply(reply));
     }
 
     fn link(
@@ -321,15 +270,17 @@ impl Filesystem for FuseFs {
         new_child: &OsStr,
         reply: ReplyEntry,
     ) {
+        let timer = self.arrived(Operation::Link);
         let (fs, child) = (Arc::clone(&self.fs), name(new_child));
         let request = async move { fs.link(ino(node), ino(new_parent), &child).await };
-        self.serve(request, entry_reply(reply));
+        self.serve(timer, request, entry_reply(reply));
     }
 
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let timer = self.arrived(Operation::Open);
         let (fs, caller) = (Arc::clone(&self.fs), caller(request));
         let request = async move { fs.open(&caller, ino(node), flags.0).await };
-        self.serve(request, move |answer| match answer {
+        self.serve(timer, request, move |answer| match answer {
             Ok(opened) => reply.opened(FileHandle(opened.handle.0), open_flags(&opened, false)),
             Err(errno) => reply.error(errno),
         });
@@ -346,9 +297,10 @@ impl Filesystem for FuseFs {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let timer = self.arrived(Operation::Read);
         let fs = Arc::clone(&self.fs);
         let request = async move { fs.read(ino(node), handle(file), offset, size, flags.0).await };
-        self.serve(request, move |answer| match answer {
+        self.serve(timer, request, move |answer| match answer {
             Ok(bytes) => reply.data(&bytes),
             Err(errno) => reply.error(errno),
         });
@@ -366,6 +318,7 @@ impl Filesystem for FuseFs {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let timer = self.arrived(Operation::Write);
         let how = WriteHow {
             from_cache: write_flags.contains(WriteFlags::FUSE_WRITE_CACHE),
             kill_suid: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
@@ -379,6 +332,7 @@ impl Filesystem for FuseFs {
         };
         if let Some(written) = fs.write_now(open, offset, data, how) {
             return self.serve(
+                timer,
                 async move {
                     let written = written?;
                     fs.pace().await.map(|()| written)
@@ -388,7 +342,7 @@ impl Filesystem for FuseFs {
         }
         // The payload lies in the loop thread's buffer: a write that has to wait needs its own.
         let data = bytes::Bytes::copy_from_slice(data);
-        self.serve(async move { fs.write(&caller, open, offset, &data, how).await }, answer);
+        self.serve(timer, async move { fs.write(&caller, open, offset, &data, how).await }, answer);
     }
 
     /// "Not implemented": the kernel then never asks again, which saves a request for every close. Nothing is lost by it:
@@ -415,9 +369,10 @@ impl Filesystem for FuseFs {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        let timer = self.arrived(Operation::Release);
         let fs = Arc::clone(&self.fs);
         let request = async move { fs.release(ino(node), handle(file)).await };
-        self.serve(request, empty_reply(reply));
+        self.serve(timer, request, empty_reply(reply));
     }
 
     fn fsync(
@@ -428,14 +383,16 @@ impl Filesystem for FuseFs {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
+        let timer = self.arrived(Operation::Fsync);
         let fs = Arc::clone(&self.fs);
         let request = async move { fs.fsync(ino(node), handle(file), datasync).await };
-        self.serve(request, empty_reply(reply));
+        self.serve(timer, request, empty_reply(reply));
     }
 
     fn opendir(&self, _request: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let timer = self.arrived(Operation::Opendir);
         let fs = Arc::clone(&self.fs);
-        self.serve(async move { fs.opendir(ino(node)).await }, move |answer| match answer {
+        self.serve(timer, async move { fs.opendir(ino(node)).await }, move |answer| match answer {
             Ok(opened) => reply.opened(FileHandle(opened.handle.0), open_flags(&opened, true)),
             Err(errno) => reply.error(errno),
         });
@@ -449,6 +406,7 @@ impl Filesystem for FuseFs {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
+        let timer = self.arrived(Operation::Readdir);
         let fs = Arc::clone(&self.fs);
         let request = async move {
             let result = fs
@@ -459,7 +417,7 @@ impl Filesystem for FuseFs {
                 .await;
             Ok((reply, result))
         };
-        self.serve(request, |answer| {
+        self.serve(timer, request, |answer| {
             if let Ok((reply, result)) = answer {
                 match result {
                     Ok(()) => reply.ok(),
@@ -477,6 +435,7 @@ impl Filesystem for FuseFs {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let timer = self.arrived(Operation::Readdirplus);
         let fs = Arc::clone(&self.fs);
         let request = async move {
             let result = fs
@@ -492,7 +451,7 @@ impl Filesystem for FuseFs {
                 .await;
             Ok((reply, result))
         };
-        self.serve(request, |answer| {
+        self.serve(timer, request, |answer| {
             if let Ok((reply, result)) = answer {
                 match result {
                     Ok(()) => reply.ok(),
@@ -510,9 +469,10 @@ impl Filesystem for FuseFs {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
+        let timer = self.arrived(Operation::Releasedir);
         let fs = Arc::clone(&self.fs);
         let request = async move { fs.releasedir(ino(node), handle(dir)).await };
-        self.serve(request, empty_reply(reply));
+        self.serve(timer, request, empty_reply(reply));
     }
 
     fn fsyncdir(
@@ -523,14 +483,16 @@ impl Filesystem for FuseFs {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
+        let timer = self.arrived(Operation::Fsyncdir);
         let fs = Arc::clone(&self.fs);
         let request = async move { fs.fsyncdir(ino(node), handle(dir)).await };
-        self.serve(request, empty_reply(reply));
+        self.serve(timer, request, empty_reply(reply));
     }
 
     fn statfs(&self, _request: &Request, node: INodeNo, reply: ReplyStatfs) {
+        let timer = self.arrived(Operation::Statfs);
         let fs = Arc::clone(&self.fs);
-        self.serve(async move { fs.statfs(ino(node)).await }, move |answer| match answer {
+        self.serve(timer, async move { fs.statfs(ino(node)).await }, move |answer| match answer {
             Ok(stat) => reply.statfs(
                 stat.blocks,
                 stat.free,
@@ -555,11 +517,12 @@ impl Filesystem for FuseFs {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        let timer = self.arrived(Operation::Setxattr);
         let (fs, caller) = (Arc::clone(&self.fs), full_caller(request));
         let (attribute, value) = (name(attribute), value.to_vec());
         let request =
             async move { fs.setxattr(&caller, ino(node), &attribute, &value, flags).await };
-        self.serve(request, empty_reply(reply));
+        self.serve(timer, request, empty_reply(reply));
     }
 
     fn getxattr(
@@ -570,22 +533,25 @@ impl Filesystem for FuseFs {
         size: u32,
         reply: ReplyXattr,
     ) {
+        let timer = self.arrived(Operation::Getxattr);
         let (fs, attribute) = (Arc::clone(&self.fs), name(attribute));
         let request = async move { fs.getxattr(ino(node), &attribute).await };
-        self.serve(request, xattr_reply(size, reply));
+        self.serve(timer, request, xattr_reply(size, reply));
     }
 
     fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        let timer = self.arrived(Operation::Listxattr);
         let (fs, caller) = (Arc::clone(&self.fs), caller(request));
         let request = async move { fs.listxattr(&caller, ino(node)).await };
-        self.serve(request, xattr_reply(size, reply));
+        self.serve(timer, request, xattr_reply(size, reply));
     }
 
     fn removexattr(&self, request: &Request, node: INodeNo, attribute: &OsStr, reply: ReplyEmpty) {
+        let timer = self.arrived(Operation::Removexattr);
         let (fs, caller) = (Arc::clone(&self.fs), caller(request));
         let attribute = name(attribute);
         let request = async move { fs.removexattr(&caller, ino(node), &attribute).await };
-        self.serve(request, empty_reply(reply));
+        self.serve(timer, request, empty_reply(reply));
     }
 
     fn create(
@@ -598,11 +564,12 @@ impl Filesystem for FuseFs {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        let timer = self.arrived(Operation::Create);
         let (fs, caller, child) = (Arc::clone(&self.fs), caller(request), name(child));
         let new =
             NewFile { kind: crate::types::FileKind::File, mode: mode & 0o7777, umask, rdev: 0 };
         let request = async move { fs.create(&caller, ino(parent), &child, new, flags).await };
-        self.serve(request, move |answer| match answer {
+        self.serve(timer, request, move |answer| match answer {
             Ok((attributes, opened)) => reply.created(
                 &TTL,
                 &file_attr(&attributes),
@@ -639,11 +606,12 @@ impl Filesystem for FuseFs {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let timer = self.arrived(Operation::Fallocate);
         let (fs, caller) = (Arc::clone(&self.fs), full_caller(request));
         let request = async move {
             fs.fallocate(&caller, (ino(node), handle(file)), offset, length, mode).await
         };
-        self.serve(request, empty_reply(reply));
+        self.serve(timer, request, empty_reply(reply));
     }
 
     fn lseek(
@@ -655,13 +623,14 @@ impl Filesystem for FuseFs {
         whence: i32,
         reply: ReplyLseek,
     ) {
+        let timer = self.arrived(Operation::Lseek);
         let (fs, notifications) = (Arc::clone(&self.fs), Arc::clone(&self.notifications));
         let request = async move {
             // The kernel asks without writing back its dirty pages: without them data would look like holes.
             notifications.write_back(node).await;
             fs.lseek(ino(node), handle(file), offset, whence).await
         };
-        self.serve(request, move |answer| match answer {
+        self.serve(timer, request, move |answer| match answer {
             Ok(offset) => reply.offset(offset),
             Err(errno) => reply.error(errno),
         });
@@ -680,11 +649,12 @@ impl Filesystem for FuseFs {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let timer = self.arrived(Operation::CopyFileRange);
         let (fs, caller) = (Arc::clone(&self.fs), full_caller(request));
         let from: (Ino, HandleId, u64) = (ino(node_in), handle(file_in), offset_in);
         let to: (Ino, HandleId, u64) = (ino(node_out), handle(file_out), offset_out);
         let request = async move { fs.copy_file_range(&caller, from, to, length).await };
-        self.serve(request, move |answer| match answer {
+        self.serve(timer, request, move |answer| match answer {
             Ok(copied) => reply.written(copied),
             Err(errno) => reply.error(errno),
         });

@@ -17,6 +17,7 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 pub mod client;
+pub mod metrics;
 
 /// What the handlers share.
 #[derive(Clone, Debug)]
@@ -61,6 +62,7 @@ pub fn bind(path: &Path) -> Result<UnixListener> {
 pub async fn serve(listener: UnixListener, state: AdminState, stop: CancellationToken) {
     let router = Router::new()
         .route("/health", get(health))
+        .route("/metrics", get(metrics::page))
         .route("/status", get(status))
         .route("/df", get(df))
         .route("/info", get(info))

@@ -4,6 +4,7 @@
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Where the configuration of a volume lies unless a path is given.
@@ -19,6 +20,11 @@ pub struct Config {
     pub name: String,
     /// Directories, one for each disk, in any order.
     pub disks: Vec<PathBuf>,
+    /// TCP address, such as `127.0.0.1:9464`, at which `/metrics` and `/health` are served to whoever can reach it, and
+    /// nothing else; absent for none. An address that is taken does not keep the volume from being mounted: the log says
+    /// so once, and it is served as soon as it is free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_listen: Option<SocketAddr>,
     /// Limits of memory, concurrency and time.
     #[serde(default)]
     pub limits: Limits,
@@ -161,7 +167,7 @@ impl Limits {
 impl Config {
     /// A configuration with default limits.
     pub fn new(name: impl Into<String>, disks: Vec<PathBuf>) -> Self {
-        Self { name: name.into(), disks, limits: Limits::default() }
+        Self { name: name.into(), disks, metrics_listen: None, limits: Limits::default() }
     }
 
     /// Reads and validates TOML text.
@@ -194,6 +200,9 @@ impl Config {
             if self.disks.iter().skip(index + 1).any(|other| other == disk) {
                 return Err(Error::refused(format!("disk {} is listed twice", disk.display())));
             }
+        }
+        if self.metrics_listen.is_some_and(|address| address.port() == 0) {
+            return Err(Error::refused("metrics_listen: give a port, such as 127.0.0.1:9464"));
         }
         for (name, value, least, most) in self.limits.ranges() {
             if !(least..=most).contains(&value) {

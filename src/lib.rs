@@ -17,6 +17,7 @@ pub mod fs;
 pub mod limits;
 pub mod load;
 pub mod meta;
+pub mod metrics;
 #[path = "../mountd/mountd.rs"]
 pub mod mountd;
 pub mod net;

@@ -1,6 +1,7 @@
 //! A volume that is open: the one place that wires disks, metadata, stripes, file system and keepers together.
 
 mod absence;
+mod census;
 mod find;
 pub mod format;
 pub mod fsck;
@@ -9,6 +10,7 @@ pub mod info;
 mod jobs;
 mod keepers;
 mod lifecycle;
+mod measures;
 mod membership;
 mod prober;
 mod repair_log;
@@ -30,15 +32,17 @@ use crate::load::Latencies;
 use crate::meta::client::MetaClient;
 use crate::meta::local::LocalLog;
 use crate::meta::recover::{self, OpenOptions};
+use crate::metrics::Metrics;
 use crate::net::Peers;
 use crate::shard::serve::LocalPeers;
 use crate::shard::store::{ShardStore, StoreLimits};
-use crate::stripe::reader::StripeReader;
+use crate::stripe::reader::{Finding, StripeReader};
 use crate::stripe::writer::StripeWriter;
 use crate::types::{DiskId, VolumeId};
 use crate::worker::Shards;
 use crate::worker::rebalance::Rebalance;
 use crate::worker::repair::Repair;
+use census::LastCensus;
 use futures_util::future::join_all;
 use keepers::Keepers;
 use membership::{RingPlacer, SetMembers};
@@ -108,6 +112,8 @@ pub struct Volume {
     repair: Arc<Repair>,
     rebalance: Arc<Rebalance>,
     keepers: Keepers,
+    metrics: Metrics,
+    census: LastCensus,
 }
 
 impl fmt::Debug for Volume {
@@ -136,14 +142,12 @@ impl Volume {
         peers.set_epoch(opened.log.epoch());
         open_stores(&opened, &peers, limits, options.read_only).await;
 
-        let cpu = Arc::new(Cpu::new(threads(limits.cpu_threads)));
+        let (cpu, metrics) = (Arc::new(Cpu::new(threads(limits.cpu_threads))), Metrics::default());
         let members =
             SetMembers::new(opened.disks.clone(), opened.log.clone(), limits.reserve_percent);
         let members = Arc::new(members);
-        let (findings, found) = mpsc::channel(FINDINGS_MAX);
         let net: Arc<dyn Peers> = peers.clone();
-        let reader = StripeReader::new(net.clone(), cpu.clone(), members.clone(), findings);
-        let writer = StripeWriter::new(net.clone(), cpu.clone());
+        let (reader, writer, found) = stripe_ends(&net, &cpu, members.clone(), &metrics);
         let placer =
             Arc::new(RingPlacer::new(opened.disks.clone(), opened.log.clone(), opened.incarnation));
         let spaces =
@@ -175,6 +179,7 @@ impl Volume {
             now: options.clock.clone(),
             load,
             limits,
+            metrics: &metrics,
         });
         let volume = Arc::new(Self {
             id: opened.volume,
@@ -192,6 +197,8 @@ impl Volume {
             repair,
             rebalance,
             keepers: Keepers::default(),
+            metrics,
+            census: LastCensus::default(),
         });
         let parts = keepers::Parts { reader, writer, placer, shards, found, lines };
         volume.start(parts, (opened.incarnation, opened.complete));
@@ -299,6 +306,19 @@ const fn fs_options(options: &VolumeOptions) -> FsOptions {
         nodiratime: options.nodiratime,
         writeback: true,
     }
+}
+
+/// Who reads and who writes stripes, and what readers find.
+fn stripe_ends(
+    net: &Arc<dyn Peers>,
+    cpu: &Arc<Cpu>,
+    members: Arc<SetMembers>,
+    metrics: &Metrics,
+) -> (StripeReader, StripeWriter, mpsc::Receiver<Finding>) {
+    let (findings, found) = mpsc::channel(FINDINGS_MAX);
+    let coding = &metrics.coding;
+    let reader = StripeReader::new(net.clone(), cpu.clone(), members, findings, coding.clone());
+    (reader, StripeWriter::new(net.clone(), cpu.clone(), coding.clone()), found)
 }
 
 fn bytes(mib: u32) -> usize {

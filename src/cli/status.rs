@@ -84,7 +84,7 @@ fn text(status: &Status) -> String {
 }
 
 pub(super) fn disks_table(status: &Status) -> String {
-    let header = ["DISK", "STATE", "SIZE", "FREE", "ERRORS", "PATH"];
+    let header = ["DISK", "STATE", "SIZE", "FREE", "ERRORS", "MEDIAN", "P99", "PATH"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     for disk in &status.disks {
         let reason = disk.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
@@ -94,10 +94,17 @@ pub(super) fn disks_table(status: &Status) -> String {
             out::size(disk.total_bytes),
             out::size(disk.free_bytes),
             disk.errors.to_string(),
+            milliseconds(disk.latency_median_ms),
+            milliseconds(disk.latency_p99_ms),
             format!("{}{reason}", disk.path),
         ]);
     }
     out::table(&rows)
+}
+
+/// How long the jobs of a disk take.
+fn milliseconds(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2} ms"))
 }
 
 /// Show space by class: what can be written, after redundancy and reserve

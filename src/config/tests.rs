@@ -20,6 +20,22 @@ fn limits_have_defaults() {
 }
 
 #[test]
+fn an_address_for_metrics_is_kept_and_absent_by_default() {
+    let mut config = Config::new("media", vec![PathBuf::from("/d")]);
+    assert!(!config.to_text().unwrap().contains("metrics_listen"));
+    config.metrics_listen = Some("[::1]:9464".parse().unwrap());
+    let text = config.to_text().unwrap();
+    assert!(text.contains("\nmetrics_listen = \"[::1]:9464\"\n"), "{text}");
+    assert_eq!(Config::parse(&text).unwrap(), config);
+    for bad in ["'localhost'", "'localhost:9464'", "9464", "'127.0.0.1'", "'127.0.0.1:0'"] {
+        check_refused(
+            &format!("name = 'a'\ndisks = ['/d']\nmetrics_listen = {bad}"),
+            "metrics_listen",
+        );
+    }
+}
+
+#[test]
 fn bad_text_is_refused_with_the_key() {
     check_refused("name = 'a'", "disks");
     check_refused("name = 'a'\ndisks = []", "lists no disks");

@@ -2,6 +2,7 @@
 //! nothing of what the jobs do.
 
 use crate::error::{Error, Result};
+use crate::metrics::JobTimes;
 use futures_util::future::BoxFuture;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
@@ -13,19 +14,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 #[cfg(test)]
 mod tests;
 
-/// Where the jobs of one disk run.
+/// Where the jobs of one disk run, and how long they take.
 #[derive(Debug)]
-pub enum DiskQueue {
-    /// In the caller: for simulated disks, which must not leave the paused clock.
-    Inline,
-    /// On threads.
-    Threads(DiskThreads),
+pub struct DiskQueue {
+    lanes: Option<Lanes>,
+    times: Arc<JobTimes>,
 }
 
 /// The threads of one disk, in two lanes. Background jobs have threads of their own, so they neither wait for ever
 /// behind foreground jobs nor fill their queue.
 #[derive(Debug)]
-pub struct DiskThreads {
+struct Lanes {
     foreground: Lane,
     background: Lane,
 }
@@ -49,12 +48,27 @@ struct Lane {
 }
 
 impl DiskQueue {
+    /// Jobs run in the caller: for simulated disks, which must not leave the paused clock.
+    pub fn inline() -> Self {
+        Self { lanes: None, times: Arc::default() }
+    }
+
     /// Threads of its own, named `label`; `threads` of them, at most `depth` jobs waiting. A quarter as many
     /// threads again (at least one) with a queue of the same depth do the background jobs.
     pub fn threads(label: &str, threads: usize, depth: usize) -> Result<Self> {
         let foreground = Lane::start(label, threads.max(1), depth.max(1))?;
         let background = Lane::start(&format!("{label}-bg"), (threads / 4).max(1), depth.max(1))?;
-        Ok(Self::Threads(DiskThreads { foreground, background }))
+        Ok(Self { lanes: Some(Lanes { foreground, background }), times: Arc::default() })
+    }
+
+    /// Whether jobs run in the caller.
+    pub const fn is_inline(&self) -> bool {
+        self.lanes.is_none()
+    }
+
+    /// How long the jobs took, not counting their time in the queue.
+    pub fn times(&self) -> &JobTimes {
+        &self.times
     }
 
     /// Runs `job` and answers with its result. Waits while the queue is full. May be cancelled: the job then
@@ -63,10 +77,7 @@ impl DiskQueue {
         &self,
         job: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> BoxFuture<'_, Result<T>> {
-        match self {
-            Self::Inline => Box::pin(async move { job() }),
-            Self::Threads(threads) => Box::pin(threads.foreground.run(job)),
-        }
+        self.run_in(self.lanes.as_ref().map(|lanes| &lanes.foreground), job)
     }
 
     /// As `run`, for work that nobody waits for: repair, scrub, cleaning.
@@ -74,9 +85,19 @@ impl DiskQueue {
         &self,
         job: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> BoxFuture<'_, Result<T>> {
-        match self {
-            Self::Inline => Box::pin(async move { job() }),
-            Self::Threads(threads) => Box::pin(threads.background.run(job)),
+        self.run_in(self.lanes.as_ref().map(|lanes| &lanes.background), job)
+    }
+
+    fn run_in<'q, T: Send + 'static>(
+        &self,
+        lane: Option<&'q Lane>,
+        job: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> BoxFuture<'q, Result<T>> {
+        let times = Arc::clone(&self.times);
+        let timed = move || times.time(job);
+        match lane {
+            None => Box::pin(async move { timed() }),
+            Some(lane) => Box::pin(lane.run(timed)),
         }
     }
 }

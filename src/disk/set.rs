@@ -276,15 +276,13 @@ impl DiskSet {
 
 /// Drops a handle where nobody waits: its queue joins threads that may hang on the broken device.
 fn retire(handle: Arc<DiskHandle>) {
-    match handle.queue {
-        DiskQueue::Inline => drop(handle),
-        DiskQueue::Threads(_) => {
-            let retired =
-                std::thread::Builder::new().name("disk-retire".into()).spawn(move || drop(handle));
-            if let Err(error) = retired {
-                // The closure, and with it the handle, is dropped in this thread: slower, and right.
-                tracing::warn!(%error, "no thread to close a disk with");
-            }
-        }
+    if handle.queue.is_inline() {
+        return drop(handle);
+    }
+    let retired =
+        std::thread::Builder::new().name("disk-retire".into()).spawn(move || drop(handle));
+    if let Err(error) = retired {
+        // The closure, and with it the handle, is dropped in this thread: slower, and right.
+        tracing::warn!(%error, "no thread to close a disk with");
     }
 }

@@ -24,6 +24,7 @@ use crate::limits::CHUNKS_PER_COMMAND_MAX;
 use crate::load::Latencies;
 use crate::meta::client::MetaClient;
 use crate::meta::command::{Answer, Command, Inode, SetAttributes};
+use crate::metrics::Lookups;
 use crate::stripe::reader::StripeReader;
 use crate::stripe::writer::{Placer, StripeWriter};
 use crate::types::{Ino, LogPosition, Timestamp};
@@ -325,6 +326,15 @@ impl Data {
     /// Bytes of a node that are dirty.
     pub fn dirty_bytes(&self, node: &Node) -> u64 {
         node.data.dirty().bytes()
+    }
+
+    /// How often each cache was asked, by its name.
+    pub const fn lookups(&self) -> [(&'static str, &Lookups); 3] {
+        [
+            ("frames", &self.frames.lookups),
+            ("chunks", &self.chunks.chunk_lookups),
+            ("stripes", &self.chunks.record_lookups),
+        ]
     }
 
     /// Bytes of all nodes that are dirty.

@@ -21,6 +21,7 @@ use crate::meta::{Log, Reply};
 use crate::types::{DiskId, Epoch, LogPosition};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
@@ -53,6 +54,8 @@ pub struct LogStatus {
     pub durable: LogPosition,
     /// The state is durable up to here.
     pub checkpointed: LogPosition,
+    /// Checkpoints since the mount.
+    pub checkpoints: u64,
     /// Disks that keep the log and a complete state.
     pub disks: Vec<DiskId>,
     /// Disks that should: 1 + tolerance, or all that are healthy.
@@ -118,6 +121,7 @@ impl LocalLog {
             applied: self.applied(),
             durable: self.durable(),
             checkpointed: position(&self.shared.checkpointed),
+            checkpoints: self.shared.checkpoints.load(Ordering::Relaxed),
             disks: list.log.iter().map(|member| member.disk).collect(),
             wanted: self.shared.wanted(&list),
             read_only: self.shared.stopped(),

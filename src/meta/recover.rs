@@ -138,8 +138,8 @@ pub async fn open(present: Vec<PresentDisk>, options: OpenOptions) -> Result<Ope
             paths.join(", ")
         )));
     }
-    let queue = match present.iter().any(|disk| matches!(disk.queue, DiskQueue::Inline)) {
-        true => DiskQueue::Inline,
+    let queue = match present.iter().any(|disk| disk.queue.is_inline()) {
+        true => DiskQueue::inline(),
         false => DiskQueue::threads("meta", 1, QUEUE_DEPTH)?,
     };
     let believed: Vec<_> = found.believed(&present);

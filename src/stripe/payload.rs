@@ -6,6 +6,7 @@ use crate::erasure::{ErasureCoder, coder};
 use crate::error::{Error, Result};
 use crate::extent::FrameRef;
 use crate::limits::{FRAME_HEADER_BYTES, SLOTS_PER_STRIPE_MAX, STRIPE_PAYLOAD_BYTES_MAX};
+use crate::metrics::{CodingMetrics, Durations};
 use crate::stripe::frame::Frame;
 use crate::stripe::layout::Geometry;
 use crate::stripe::slots::{Slot, SlotTable};
@@ -29,13 +30,20 @@ pub(super) struct Payload {
     /// How it is cut.
     pub(super) geometry: Geometry,
     coder: Arc<dyn ErasureCoder>,
+    /// Of the parity of a row.
+    encoding: Durations,
 }
 
 impl Payload {
     /// Seals `segments` into frames that lie back to back.
     ///
     /// Error: `Internal` if these are no segments of one stripe.
-    pub(super) async fn seal(cpu: &Cpu, class: Class, segments: Vec<NewSegment>) -> Result<Self> {
+    pub(super) async fn seal(
+        cpu: &Cpu,
+        metrics: &CodingMetrics,
+        class: Class,
+        segments: Vec<NewSegment>,
+    ) -> Result<Self> {
         let in_bounds = (1..=SLOTS_PER_STRIPE_MAX as usize).contains(&segments.len());
         if !in_bounds {
             return Err(Error::internal(format!("a stripe of {} segments", segments.len())));
@@ -67,7 +75,8 @@ impl Payload {
             return Err(Error::internal(format!("a stripe of {offset} bytes")));
         }
         let geometry = Geometry::new(&class, offset);
-        Ok(Self { frames, table: SlotTable { slots }, geometry, coder: coder(class.scheme) })
+        let (coder, encoding) = (coder(class.scheme), metrics.encode(&class));
+        Ok(Self { frames, table: SlotTable { slots }, geometry, coder, encoding })
     }
 
     /// References of all frames.
@@ -100,7 +109,9 @@ impl Payload {
         let mut parity = vec![vec![0; bytes]; usize::from(scheme.m())];
         let sources: Vec<&[u8]> = data.iter().map(Vec::as_slice).collect();
         let mut targets: Vec<&mut [u8]> = parity.iter_mut().map(Vec::as_mut_slice).collect();
+        let timer = self.encoding.start();
         self.coder.encode(&sources, &mut targets);
+        timer.stop();
         data.into_iter().chain(parity).map(Bytes::from).collect()
     }
 

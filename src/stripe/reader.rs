@@ -4,6 +4,7 @@ use crate::cpu::Cpu;
 use crate::erasure::coder;
 use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::extent::FrameRef;
+use crate::metrics::{CodingMetrics, Purpose};
 use crate::net::{Operation, Peers, Priority, Response, ShardKey};
 use crate::stripe::layout::{NO_DISK, StripeRecord, merge};
 use crate::stripe::put::Channel;
@@ -87,6 +88,7 @@ pub struct StripeReader {
     pub(super) cpu: Arc<Cpu>,
     pub(super) members: Arc<dyn Members>,
     findings: Sender<Finding>,
+    metrics: Arc<CodingMetrics>,
     pins: Arc<Pins>,
     pub(super) timeout: Duration,
 }
@@ -105,14 +107,17 @@ pub(super) struct Lack<'a> {
 }
 
 impl StripeReader {
-    /// Reads through `peers`. Findings that do not fit into `findings` are dropped: a later read finds them again.
+    /// Reads through `peers`, decoding timed by `metrics`. Findings that do not fit into `findings` are dropped: a later
+    /// read finds them again.
     pub fn new(
         peers: Arc<dyn Peers>,
         cpu: Arc<Cpu>,
         members: Arc<dyn Members>,
         findings: Sender<Finding>,
+        metrics: Arc<CodingMetrics>,
     ) -> Self {
-        Self { peers, cpu, members, findings, pins: Arc::default(), timeout: CALL_TIMEOUT }
+        let pins = Arc::default();
+        Self { peers, cpu, members, findings, metrics, pins, timeout: CALL_TIMEOUT }
     }
 
     /// The same reader, which gives up on a fetch after `timeout`.
@@ -340,7 +345,9 @@ impl StripeReader {
         };
         let (n, lost) = (usize::from(record.class.scheme.n()), lost.to_vec());
         let ranges = ranges.len();
+        let decoding = self.metrics.decode(&record.class);
         let decode = move || -> Result<Vec<Vec<Bytes>>> {
+            let timer = decoding.start();
             let mut rebuilt = vec![Vec::with_capacity(ranges); lost.len()];
             for number in 0..ranges {
                 let mut cells: Vec<Option<&[u8]>> = vec![None; n];
@@ -356,9 +363,15 @@ impl StripeReader {
                     all.push(Bytes::from(bytes));
                 }
             }
+            timer.stop();
             Ok(rebuilt)
         };
-        self.cpu.run(decode).await
+        let rebuilt = self.cpu.run(decode).await?;
+        self.metrics.recovered(match priority {
+            Priority::Sync | Priority::Read => Purpose::Read,
+            Priority::Background => Purpose::Repair,
+        });
+        Ok(rebuilt)
     }
 
     /// The way to a shard. Error: `Unavailable` if its disk is down or unknown.

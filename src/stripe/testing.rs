@@ -87,14 +87,18 @@ impl Cluster {
         let machine = SimMachine::new(u64::from(disks), disks as usize);
         let handle = |id: u32| {
             let (id, disk) = (DiskId(id), machine.disk(id as usize));
-            (id, id.to_string(), Some(Arc::new(DiskHandle { id, disk, queue: DiskQueue::Inline })))
+            (
+                id,
+                id.to_string(),
+                Some(Arc::new(DiskHandle { id, disk, queue: DiskQueue::inline() })),
+            )
         };
         let set = Arc::new(DiskSet::new((0..disks).map(handle).collect()));
         let peers = Arc::new(LocalPeers::new(set));
         let (cpu, members) = (Arc::new(Cpu::new(2)), Arc::new(TestMembers::default()));
         let (sender, findings) = channel(100);
-        let writer = StripeWriter::new(peers.clone(), cpu.clone());
-        let reader = StripeReader::new(peers.clone(), cpu, members.clone(), sender);
+        let writer = StripeWriter::new(peers.clone(), cpu.clone(), Arc::default());
+        let reader = StripeReader::new(peers.clone(), cpu, members.clone(), sender, Arc::default());
         let cluster = Self { machine, peers, members, writer, reader, findings, disks };
         cluster.reopen();
         cluster
@@ -130,8 +134,8 @@ impl Cluster {
         let (silent, cpu) = (Arc::new(silent), Arc::new(Cpu::new(2)));
         let (sender, findings) = channel(100);
         self.findings = findings;
-        self.writer = StripeWriter::new(silent.clone(), cpu.clone());
-        self.reader = StripeReader::new(silent, cpu, self.members.clone(), sender);
+        self.writer = StripeWriter::new(silent.clone(), cpu.clone(), Arc::default());
+        self.reader = StripeReader::new(silent, cpu, self.members.clone(), sender, Arc::default());
     }
 
     /// Reads everything and compares.

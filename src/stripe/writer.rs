@@ -4,6 +4,7 @@ use crate::class::Class;
 use crate::cpu::Cpu;
 use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::extent::FrameRef;
+use crate::metrics::CodingMetrics;
 use crate::net::{Peers, Priority, Seal, ShardHeader, ShardKey};
 use crate::stripe::layout::{NO_DISK, StripeRecord};
 use crate::stripe::payload::Payload;
@@ -75,6 +76,7 @@ const TASKS_AHEAD: usize = 2;
 pub struct StripeWriter {
     peers: Arc<dyn Peers>,
     cpu: Arc<Cpu>,
+    metrics: Arc<CodingMetrics>,
     timeout: Duration,
 }
 
@@ -97,9 +99,9 @@ struct Progress {
 }
 
 impl StripeWriter {
-    /// Writes through `peers`, computing on `cpu`.
-    pub fn new(peers: Arc<dyn Peers>, cpu: Arc<Cpu>) -> Self {
-        Self { peers, cpu, timeout: CALL_TIMEOUT }
+    /// Writes through `peers`, computing on `cpu`, timed by `metrics`.
+    pub fn new(peers: Arc<dyn Peers>, cpu: Arc<Cpu>, metrics: Arc<CodingMetrics>) -> Self {
+        Self { peers, cpu, metrics, timeout: CALL_TIMEOUT }
     }
 
     /// The same writer, which gives up on a call after `timeout`.
@@ -117,7 +119,8 @@ impl StripeWriter {
     /// too few others remain; `Unavailable` when fewer than k + 1
     /// shards (k where no more than k disks exist) can be made durable.
     pub async fn write(&self, target: Target, segments: Vec<NewSegment>) -> Result<Written> {
-        let payload = Arc::new(Payload::seal(&self.cpu, target.class, segments).await?);
+        let payload = Payload::seal(&self.cpu, &self.metrics, target.class, segments).await?;
+        let payload = Arc::new(payload);
         let seal = Seal {
             payload_bytes: payload.table.payload_bytes(),
             slot_table: Bytes::from(payload.table.encode()),

@@ -8,6 +8,9 @@ use crate::config::Limits;
 use crate::error::{Error, Result};
 use crate::load::Latencies;
 use crate::meta::client::MetaClient;
+use crate::meta::command::ScrubState;
+use crate::meta::store::View;
+use crate::metrics::Metrics;
 use crate::stripe::reader::StripeReader;
 use crate::types::StripeId;
 use crate::worker::Shards;
@@ -27,13 +30,14 @@ pub(super) struct Parts<'a> {
     pub(super) now: Now,
     pub(super) load: Arc<Latencies>,
     pub(super) limits: &'a Limits,
+    pub(super) metrics: &'a Metrics,
 }
 
 /// The workers that move shards, and the lines that repair has for its log.
 pub(super) fn workers(parts: Parts<'_>) -> (Arc<Repair>, Arc<Rebalance>, Receiver<RepairLine>) {
-    let Parts { meta, reader, shards, placer, now, load, limits } = parts;
+    let Parts { meta, reader, shards, placer, now, load, limits, metrics } = parts;
     let throttle = Arc::new(Throttle::new(caps(limits), load));
-    let (journal, lines) = RepairLog::new();
+    let (journal, lines) = RepairLog::new(metrics.repairs.clone());
     let repair = Arc::new(Repair::new(RepairParts {
         meta: meta.clone(),
         reader,
@@ -104,13 +108,7 @@ impl Volume {
     /// Where scrubbing is.
     pub fn scrub_status(&self) -> Result<status::ScrubStatus> {
         let view = self.meta.view()?;
-        let (totals, state) = (
-            view.totals()?,
-            match self.keepers.scrub() {
-                Some(scrub) => scrub.state()?,
-                None => view.scrub()?,
-            },
-        );
+        let (totals, state) = (view.totals()?, self.scrub_state(&view)?);
         let name = match (state.paused, state.running) {
             (true, _) => "paused",
             (false, true) => "running",
@@ -128,6 +126,14 @@ impl Volume {
             bytes: totals.stripe_bytes,
             damaged: state.damaged,
         })
+    }
+
+    /// The same as it is kept.
+    pub(super) fn scrub_state(&self, view: &View) -> Result<ScrubState> {
+        match self.keepers.scrub() {
+            Some(scrub) => scrub.state(),
+            None => view.scrub(),
+        }
     }
 
     /// The last `limit` attempts to repair a stripe, the latest first.

@@ -48,6 +48,18 @@ impl Keepers {
         self.tasks.wait().await;
     }
 
+    /// Runs work that may be cut off wherever it waits: stopping does that.
+    pub(super) fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+
     /// Reads everything, unless the mount is read-only.
     pub(super) fn scrub(&self) -> Option<&Arc<Scrub>> {
         self.scrub.get()

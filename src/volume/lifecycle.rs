@@ -7,7 +7,8 @@ use super::{Volume, find, format};
 use crate::disk::set::DiskHandle;
 use crate::disk::superblock::{Member, MemberState};
 use crate::error::{Error, Result};
-use crate::types::DiskId;
+use crate::types::{DiskId, StripeId};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -222,7 +223,7 @@ impl Volume {
         let percent = u64::from(self.config.limits.reserve_percent);
         let spaces = staying.filter_map(|other| self.spaces.disk(other.disk));
         // Directories of one device share its room.
-        let devices: std::collections::BTreeMap<u64, u64> = spaces
+        let devices: BTreeMap<u64, u64> = spaces
             .map(|space| {
                 (space.device, space.free_bytes.saturating_sub(space.total_bytes / 100 * percent))
             })
@@ -238,10 +239,10 @@ impl Volume {
     }
 
     fn stripes_lost_without(&self, disk: DiskId) -> Result<u64> {
-        let noted = Self::noted(&self.meta.view()?)?;
+        let bad_shards = self.noted()?;
         let mut lost = 0;
         self.each_stripe(|record| {
-            let bad = noted.get(&record.id).copied().unwrap_or(0);
+            let bad = bad_shards.get(&record.id).copied().unwrap_or(0);
             let at = record.shards().zip(&record.disks).find(|(_index, on)| **on == disk);
             let without = at.map_or(0, |(index, _disk)| 1 << index.0);
             if self.margin(record, bad) >= 0 && self.margin(record, bad | without) < 0 {
@@ -249,6 +250,19 @@ impl Volume {
             }
         })?;
         Ok(lost)
+    }
+
+    /// Shards that are noted as bad, by stripe, a bit each.
+    fn noted(&self) -> Result<BTreeMap<StripeId, u64>> {
+        let (view, mut noted) = (self.meta.view()?, BTreeMap::new());
+        loop {
+            let after = noted.last_key_value().map(|(id, _bad)| *id);
+            let page = view.repairs(after, PAGE)?;
+            if page.is_empty() {
+                return Ok(noted);
+            }
+            noted.extend(page.into_iter().map(|(id, entry)| (id, entry.bad)));
+        }
     }
 
     /// Whether a stripe names the disk.

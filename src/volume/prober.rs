@@ -138,7 +138,7 @@ pub(super) fn disk_queue(
     inline: bool,
 ) -> Result<DiskQueue> {
     if inline {
-        return Ok(DiskQueue::Inline);
+        return Ok(DiskQueue::inline());
     }
     let threads = usize::try_from(limits.disk_threads).unwrap_or(1);
     let depth = usize::try_from(limits.disk_queue).unwrap_or(1);

@@ -5,6 +5,7 @@ use super::status::RepairLine;
 use crate::disk::set::{DiskHandle, DiskSet};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, Posix, Result};
+use crate::metrics::{RepairMetrics, RepairResult};
 use crate::types::{DiskId, Timestamp};
 use crate::worker::repair::{Attempt, Journal};
 use std::sync::Arc;
@@ -26,23 +27,25 @@ const LINES_MAX: usize = 256;
 /// Most bytes of one file that are read for the history.
 const READ_BYTES_MAX: u64 = 16 << 20;
 
-/// Takes attempts, and hands them to the task that writes.
+/// Takes attempts, counts them, and hands them to the task that writes.
 #[derive(Debug)]
 pub(super) struct RepairLog {
     lines: Sender<RepairLine>,
+    metrics: Arc<RepairMetrics>,
     lost: AtomicU64,
 }
 
 impl RepairLog {
     /// The log, and what its task has to write.
-    pub(super) fn new() -> (Self, Receiver<RepairLine>) {
+    pub(super) fn new(metrics: Arc<RepairMetrics>) -> (Self, Receiver<RepairLine>) {
         let (lines, waiting) = channel(WAITING_MAX);
-        (Self { lines, lost: AtomicU64::new(0) }, waiting)
+        (Self { lines, metrics, lost: AtomicU64::new(0) }, waiting)
     }
 }
 
 impl Journal for RepairLog {
     fn record(&self, attempt: Attempt) {
+        self.metrics.note(result(&attempt), attempt.error_kind, attempt.bytes);
         if self.lines.try_send(line(attempt)).is_err() {
             let lost = self.lost.fetch_add(1, Ordering::Relaxed) + 1;
             tracing::debug!(lost, "the repair log is slower than repair");
@@ -50,13 +53,17 @@ impl Journal for RepairLog {
     }
 }
 
+fn result(attempt: &Attempt) -> RepairResult {
+    match (&attempt.error, attempt.placed.is_empty()) {
+        (None, _) => RepairResult::Done,
+        (Some(_), false) => RepairResult::Partial,
+        (Some(_), true) if attempt.retry.is_some() => RepairResult::Skipped,
+        (Some(_), true) => RepairResult::Failed,
+    }
+}
+
 fn line(attempt: Attempt) -> RepairLine {
-    let result = match (&attempt.error, attempt.placed.is_empty()) {
-        (None, _) => "done",
-        (Some(_), false) => "partial",
-        (Some(_), true) if attempt.retry.is_some() => "skipped",
-        (Some(_), true) => "failed",
-    };
+    let result = result(&attempt).name();
     RepairLine {
         time: text(attempt.time),
         stripe: attempt.stripe.to_string(),

@@ -1,6 +1,7 @@
 //! What an open volume tells of itself: status, room, files.
 
 use super::Volume;
+use super::census::good_shards;
 use super::info::{ChunkInfo, FileInfo, ShardInfo, StripeInfo};
 use super::status::{ClassSpace, DiskStatus, LogStatus, RepairStatus, Status};
 use crate::class::Class;
@@ -11,8 +12,10 @@ use crate::fs::statfs::SpaceSource;
 use crate::meta::model::FIRST_CLASS;
 use crate::meta::store::View;
 use crate::stripe::layout::StripeRecord;
-use crate::types::{ChunkIndex, ClassId, DiskId, FileKind, Ino, ROOT_INO, ShardIndex, StripeId};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::types::{ChunkIndex, ClassId, DiskId, FileKind, Ino, ROOT_INO};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Stripes read at once.
 const PAGE: usize = 1024;
@@ -67,7 +70,7 @@ impl Volume {
     pub fn status(&self) -> Result<Status> {
         let view = self.meta.view()?;
         let (totals, log, class) = (view.totals()?, self.log.status(), self.root_class()?);
-        let margins = self.margins(&view)?;
+        let margins = self.count_stripes(&view)?.margins;
         let disks = self.disk_statuses(&log.disks);
         let worst = margins.keys().next().copied();
         let log_margin = count(log.disks.len()) - 1;
@@ -114,7 +117,7 @@ impl Volume {
                 paused: self.repair.is_paused(),
                 full_margin_seconds: self.full_margin_in().map(|time| time.as_secs()),
             },
-            space: self.class_space(FIRST_CLASS, &class),
+            space: self.root_space(&view)?,
             inodes: totals.inodes,
         })
     }
@@ -128,7 +131,8 @@ impl Volume {
         found.ok_or_else(|| Error::refused(format!("there is no disk {disk}")))
     }
 
-    fn disk_statuses(&self, log: &[DiskId]) -> Vec<DiskStatus> {
+    /// Each disk as it is.
+    pub(super) fn disk_statuses(&self, log: &[DiskId]) -> Vec<DiskStatus> {
         let members = self.log.members();
         let states = self.disks.states().into_iter();
         let shown = states.filter(|status| members.member(status.id).is_some()).map(|status| {
@@ -144,6 +148,8 @@ impl Volume {
                 (DiskState::Healthy, _) => ("healthy", None),
             };
             let space = self.spaces.disk(status.id);
+            let handle = self.disks.get(status.id);
+            let latency = handle.and_then(|handle| handle.queue.times().of_late(Instant::now()));
             DiskStatus {
                 id: status.id.get(),
                 path: status.label,
@@ -152,6 +158,8 @@ impl Volume {
                 total_bytes: space.map_or(0, |space| space.total_bytes),
                 free_bytes: space.map_or(0, |space| space.free_bytes),
                 errors: status.errors,
+                latency_median_ms: latency.map(|latency| milliseconds(latency.median)),
+                latency_p99_ms: latency.map(|latency| milliseconds(latency.p99)),
                 log: log.contains(&status.id),
             }
         });
@@ -221,45 +229,16 @@ impl Volume {
         (problems, actions)
     }
 
-    /// Number of stripes by how many more shards each may lose.
-    fn margins(&self, view: &View) -> Result<BTreeMap<i64, u64>> {
-        let noted = Self::noted(view)?;
-        let mut margins = BTreeMap::new();
-        let mut after = None;
-        loop {
-            let page = view.stripes(after, PAGE)?;
-            let Some((last, _live)) = page.last() else { return Ok(margins) };
-            after = Some(last.id);
-            for (record, _live) in &page {
-                let bad = noted.get(&record.id).copied().unwrap_or(0);
-                *margins.entry(self.margin(record, bad)).or_default() += 1;
-            }
-        }
-    }
-
-    /// Shards that are noted as bad, by stripe, a bit each.
-    pub(super) fn noted(view: &View) -> Result<BTreeMap<StripeId, u64>> {
-        let mut noted = BTreeMap::new();
-        loop {
-            let after = noted.last_key_value().map(|(id, _bad)| *id);
-            let page = view.repairs(after, PAGE)?;
-            if page.is_empty() {
-                return Ok(noted);
-            }
-            noted.extend(page.into_iter().map(|(id, entry)| (id, entry.bad)));
-        }
-    }
-
-    fn is_good(&self, record: &StripeRecord, bad: u64, index: ShardIndex) -> bool {
-        let disk = record.disks.get(usize::from(index.0));
-        let believed = !record.is_missing(index) && bad >> index.0 & 1 == 0;
-        believed && disk.is_some_and(|disk| self.disks.get(*disk).is_some())
-    }
-
     /// How many more shards a stripe may lose of which `bad` are noted.
     pub(super) fn margin(&self, record: &StripeRecord, bad: u64) -> i64 {
-        let good = record.shards().filter(|index| self.is_good(record, bad, *index)).count();
+        let good = good_shards(record, bad, |disk| self.disks.get(disk).is_some());
         count(good) - i64::from(record.class.scheme.k())
+    }
+
+    /// Room for the class of the root directory.
+    pub(super) fn root_space(&self, view: &View) -> Result<ClassSpace> {
+        let id = view.inode(ROOT_INO)?.map_or(FIRST_CLASS, |root| root.class);
+        Ok(self.class_space(id, &self.root_class()?))
     }
 
     /// Room of each class.
@@ -352,6 +331,11 @@ impl Volume {
             shards: shards.collect(),
         }
     }
+}
+
+/// Milliseconds to the microsecond.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// A count to subtract from.

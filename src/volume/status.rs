@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A volume at a glance.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Status {
     /// Name of the volume.
     pub name: String,
@@ -105,7 +105,7 @@ pub struct ScrubStatus {
 }
 
 /// A disk.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct DiskStatus {
     /// Number of the disk in the volume.
     pub id: u32,
@@ -121,6 +121,11 @@ pub struct DiskStatus {
     pub free_bytes: u64,
     /// Failed calls since the mount.
     pub errors: u64,
+    /// Milliseconds that half of its jobs took longer than, in about the last minute, waiting in its queue not
+    /// counted; `null` if it had none, or is not in use.
+    pub latency_median_ms: Option<f64>,
+    /// Milliseconds that one of a hundred took longer than.
+    pub latency_p99_ms: Option<f64>,
     /// Whether it keeps the log and a copy of the metadata.
     pub log: bool,
 }

@@ -127,6 +127,8 @@ pub struct Attempt {
     pub duration: Duration,
     /// Why some could not be restored.
     pub error: Option<String>,
+    /// The kind of that error.
+    pub error_kind: Option<ErrorKind>,
     /// When the next attempt is due.
     pub retry: Option<Timestamp>,
 }
@@ -415,6 +417,7 @@ impl Repair {
                 bytes: outcome.bytes(),
                 duration: start.elapsed(),
                 error: failed.map(ToString::to_string),
+                error_kind: failed.map(Error::kind),
                 retry: attempts.filter(|_| failed.is_some()).map(|n| self.after(backoff(n))),
             });
         }

@@ -169,8 +169,14 @@ impl Rig {
         Self {
             machine,
             meta: log.client(),
-            reader: StripeReader::new(seam.clone(), cpu.clone(), members.clone(), sender),
-            writer: StripeWriter::new(seam.clone(), cpu),
+            reader: StripeReader::new(
+                seam.clone(),
+                cpu.clone(),
+                members.clone(),
+                sender,
+                Arc::default(),
+            ),
+            writer: StripeWriter::new(seam.clone(), cpu, Arc::default()),
             shards: Shards::new(seam, members),
             placer: Arc::new(placer),
             disks,
@@ -367,7 +373,7 @@ impl Rig {
 
 fn handle(machine: &SimMachine, number: u32) -> Arc<DiskHandle> {
     let disk = machine.disk(number as usize);
-    Arc::new(DiskHandle { id: DiskId(number), disk, queue: DiskQueue::Inline })
+    Arc::new(DiskHandle { id: DiskId(number), disk, queue: DiskQueue::inline() })
 }
 
 fn update(inode: &Inode, end: u64) -> FileUpdate {

@@ -152,6 +152,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("clap_mangen", &["cli"]),
     ("tracing_subscriber", &["cli", "mountd", "shardd"]),
     ("toml", &["config"]),
+    ("prometheus", &["metrics"]),
     ("serde_json", &["admin", "cli", "volume/repair_log"]),
     ("getrandom", &["volume/format"]),
     ("libc", &["cli", "mountd"]),

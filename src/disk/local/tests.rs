@@ -114,7 +114,7 @@ fn a_disk_is_locked_once() {
 fn errors_of_a_vanished_disk_take_it_out_of_use() {
     let (dir, disk) = disk();
     let disk = Arc::new(disk);
-    let handle = DiskHandle { id: DiskId(1), disk: disk.clone(), queue: DiskQueue::Inline };
+    let handle = DiskHandle { id: DiskId(1), disk: disk.clone(), queue: DiskQueue::inline() };
     let set = DiskSet::new(vec![(DiskId(1), disk.label(), Some(Arc::new(handle)))]);
     std::fs::remove_dir(dir.path().join("root")).unwrap();
     assert!(!set.report(DiskId(1), &disk.open("f", OpenMode::Read).unwrap_err()));

@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[tokio::test]
 async fn jobs_answer_and_panics_are_errors() {
-    for queue in [DiskQueue::Inline, DiskQueue::threads("t", 2, 4).unwrap()] {
+    for queue in [DiskQueue::inline(), DiskQueue::threads("t", 2, 4).unwrap()] {
         assert_eq!(queue.run(|| Ok(5)).await.unwrap(), 5);
         assert_eq!(queue.run_background(|| Ok("x")).await.unwrap(), "x");
         let error = queue.run(|| Err::<(), _>(Error::corrupt("bad"))).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert_eq!(queue.times().all().count(), 3, "each was timed");
     }
     let queue = DiskQueue::threads("t", 1, 1).unwrap();
     for _round in 0..3 {
@@ -35,8 +36,8 @@ async fn a_full_queue_makes_the_caller_wait_but_not_the_other_lane() {
     running.await.unwrap();
     assert!(futures_util::poll!(&mut second).is_pending());
     assert!(futures_util::poll!(&mut third).is_pending());
-    let DiskQueue::Threads(threads) = &queue else { unreachable!() };
-    assert_eq!(threads.foreground.room.available_permits(), 0);
+    let lanes = queue.lanes.as_ref().unwrap();
+    assert_eq!(lanes.foreground.room.available_permits(), 0);
     assert_eq!(queue.run_background(|| Ok(4)).await.unwrap(), 4);
     release.send(()).unwrap();
     hold.await.unwrap();

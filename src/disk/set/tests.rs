@@ -10,7 +10,7 @@ fn handle(dir: &TempDir, id: u32, queue: DiskQueue) -> Arc<DiskHandle> {
 /// Disks in use, simulated by nothing but a directory.
 fn set(ids: &[u32]) -> (TempDir, DiskSet) {
     let dir = TempDir::new().unwrap();
-    let slot = |id: &u32| (DiskId(*id), id.to_string(), Some(handle(&dir, *id, DiskQueue::Inline)));
+    let slot = |id: &u32| (DiskId(*id), id.to_string(), Some(handle(&dir, *id, DiskQueue::inline())));
     let set = DiskSet::new(ids.iter().map(slot).collect());
     (dir, set)
 }
@@ -40,7 +40,7 @@ fn a_disk_goes_and_comes_back() {
     assert_eq!(states(&set), [(1, false, 2, false), (2, false, 0, false)]);
     assert_eq!(set.states()[0].state, DiskState::Down("no answer".into()));
     set.admit(first);
-    set.admit(handle(&dir, 2, DiskQueue::Inline));
+    set.admit(handle(&dir, 2, DiskQueue::inline()));
     assert_eq!(*changes.borrow_and_update(), 3);
     assert_eq!(states(&set), [(1, true, 2, false), (2, true, 0, false)]);
     assert_eq!(set.healthy().len(), 2);
@@ -49,7 +49,7 @@ fn a_disk_goes_and_comes_back() {
 #[test]
 fn only_a_disk_that_does_not_work_goes() {
     let dir = TempDir::new().unwrap();
-    let one = handle(&dir, 1, DiskQueue::Inline);
+    let one = handle(&dir, 1, DiskQueue::inline());
     let set = DiskSet::new(vec![(DiskId(1), "one".into(), Some(one))]);
     for error in [
         Error::from(Posix::NotFound),

@@ -4,6 +4,7 @@
 use crate::error::{Posix, Result};
 use crate::meta::client::MetaClient;
 use crate::meta::store::ChunkView;
+use crate::metrics::Lookups;
 use crate::stripe::layout::StripeRecord;
 use crate::types::{ChunkIndex, Ino, StripeId};
 use bytes::Bytes;
@@ -47,6 +48,10 @@ impl Weighter<(Ino, ChunkIndex), Counted<Chunk>> for BySize {
 pub(super) struct ChunkCache {
     chunks: Cache<(Ino, ChunkIndex), Counted<Chunk>, BySize>,
     records: Cache<StripeId, Counted<StripeRecord>>,
+    /// How often a chunk was asked for; what is out of date counts as a miss.
+    pub(super) chunk_lookups: Lookups,
+    /// How often a record was.
+    pub(super) record_lookups: Lookups,
 }
 
 impl ChunkCache {
@@ -58,6 +63,8 @@ impl ChunkCache {
         Self {
             chunks: Cache::with_weighter(items, chunk_bytes, BySize),
             records: Cache::new(records.clamp(16, 1 << 20)),
+            chunk_lookups: Lookups::default(),
+            record_lookups: Lookups::default(),
         }
     }
 
@@ -76,8 +83,10 @@ impl ChunkCache {
         if let Some((at, known)) = self.chunks.get(&(ino, chunk))
             && at == count
         {
+            self.chunk_lookups.note(true);
             return Ok(known);
         }
+        self.chunk_lookups.note(false);
         let view = meta.view()?;
         let inode = view.inode(ino)?.ok_or(Posix::Stale)?;
         let content = view.chunk(&inode, chunk)?;
@@ -95,8 +104,10 @@ impl ChunkCache {
         if let Some((at, known)) = self.records.get(&stripe)
             && at == count
         {
+            self.record_lookups.note(true);
             return Ok(known);
         }
+        self.record_lookups.note(false);
         let record = Arc::new(meta.view()?.stripe(stripe)?.ok_or(Posix::NotFound)?);
         self.records.insert(stripe, (count, Arc::clone(&record)));
         Ok(record)

@@ -120,6 +120,8 @@ pub(super) struct Shared {
     pub(super) applied: AtomicU64,
     pub(super) durable: AtomicU64,
     pub(super) checkpointed: AtomicU64,
+    /// Checkpoints since the start.
+    pub(super) checkpoints: AtomicU64,
     pub(super) deaths: Deaths,
     pub(super) changes: Changes,
     waiting: Mutex<Vec<Proposal>>,
@@ -178,6 +180,7 @@ impl Shared {
             applied: AtomicU64::new(applied),
             durable: AtomicU64::new(applied),
             checkpointed: AtomicU64::new(start.checkpointed.get()),
+            checkpoints: AtomicU64::new(0),
             deaths: start.deaths,
             changes: Changes::default(),
             waiting: Mutex::new(Vec::new()),

@@ -134,6 +134,7 @@ impl Shared {
             return Err(Error::internal(reason));
         }
         self.checkpointed.store(answer.get(), Ordering::SeqCst);
+        self.checkpoints.fetch_add(1, Ordering::Relaxed);
         self.order().forget(answer);
         // A copy that missed this checkpoint must not count any more before the log that it needs is freed.
         self.drop_lost(side).await?;

@@ -350,7 +350,7 @@ async fn a_failing_disk_is_named_and_the_others_go_on() {
         let disk = machine.disk(index);
         let writer = LogWriter::begin(disk.clone(), CHAIN, 2 * SEGMENT, None).unwrap();
         let id = DiskId(u32::try_from(index).unwrap() + 1);
-        LogDisk::new(Arc::new(DiskHandle { id, disk, queue: DiskQueue::Inline }), writer)
+        LogDisk::new(Arc::new(DiskHandle { id, disk, queue: DiskQueue::inline() }), writer)
     };
     let mut log = SegmentLog::new((0..3).map(member).collect());
     assert!(log.append(Arc::new(batch(0, 2))).await.is_empty());

@@ -32,7 +32,7 @@ fn new_volume(scheme: &str) -> NewVolume {
 /// Formatted, mounted once and closed, and all of it durable.
 async fn machine(disks: usize, scheme: &str) -> SimMachine {
     let machine = SimMachine::new(7, disks);
-    let queues = machine.disks().into_iter().map(|disk| (disk, DiskQueue::Inline)).collect();
+    let queues = machine.disks().into_iter().map(|disk| (disk, DiskQueue::inline())).collect();
     format(queues, new_volume(scheme)).await.unwrap();
     let opened = mount(&machine, &[]).await.unwrap();
     opened.log.shutdown().await.unwrap();
@@ -55,7 +55,7 @@ async fn mount_with(
         let disk = machine.disk(index);
         // A disk without a superblock, or with a bad one, is not passed on by the caller.
         let superblock = superblock::read(&*disk).ok().flatten()?;
-        Some(PresentDisk { disk, queue: DiskQueue::Inline, superblock })
+        Some(PresentDisk { disk, queue: DiskQueue::inline(), superblock })
     });
     open(present.collect(), options).await
 }
@@ -219,7 +219,7 @@ async fn a_disk_that_returns_gets_the_log_anew() {
     put(&opened, 3..5).await;
     opened.log.sync().await.unwrap();
     assert_eq!(log_disks(&opened), [3]);
-    let queue = DiskQueue::Inline;
+    let queue = DiskQueue::inline();
     let handle = DiskHandle { id: DiskId(1), disk: machine.disk(0), queue };
     opened.disks.admit(Arc::new(handle));
     ticks(&opened, 12).await;
@@ -307,7 +307,7 @@ async fn histories_that_were_written_apart_are_refused() {
     let disks = [left.disk(0), right.disk(1)];
     let present = disks.map(|disk| {
         let superblock = superblock::read(&*disk).unwrap().unwrap();
-        PresentDisk { disk, queue: DiskQueue::Inline, superblock }
+        PresentDisk { disk, queue: DiskQueue::inline(), superblock }
     });
     let error = open(present.into(), OPTIONS).await.unwrap_err();
     // The right one may have gone on; by its number, or by the conflict, the left one is never mixed in.
@@ -318,15 +318,15 @@ async fn histories_that_were_written_apart_are_refused() {
 async fn foreign_disks_are_refused_by_name() {
     let first = machine(3, "2+1").await;
     let second = SimMachine::new(3, 1);
-    let disks = vec![(second.disk(0), DiskQueue::Inline)];
+    let disks = vec![(second.disk(0), DiskQueue::inline())];
     let other = NewVolume { volume: VolumeId([1; 16]), ..new_volume("replica:1") };
     format(disks, other.clone()).await.unwrap();
-    let disks = vec![(second.disk(0), DiskQueue::Inline)];
+    let disks = vec![(second.disk(0), DiskQueue::inline())];
     let again = format(disks, other).await.unwrap_err();
     assert_eq!(again.kind(), ErrorKind::Refused, "{again}");
     let present = [first.disk(0), second.disk(0)].map(|disk| {
         let superblock = superblock::read(&*disk).unwrap().unwrap();
-        PresentDisk { disk, queue: DiskQueue::Inline, superblock }
+        PresentDisk { disk, queue: DiskQueue::inline(), superblock }
     });
     let error = open(present.into(), OPTIONS).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);

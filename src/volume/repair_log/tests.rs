@@ -10,7 +10,7 @@ fn disks(machine: &SimMachine, count: u32) -> Arc<DiskSet> {
     let handle = |number: u32| {
         let disk = machine.disk(number as usize);
         let id = DiskId(number);
-        (id, id.to_string(), Some(Arc::new(DiskHandle { id, disk, queue: DiskQueue::Inline })))
+        (id, id.to_string(), Some(Arc::new(DiskHandle { id, disk, queue: DiskQueue::inline() })))
     };
     Arc::new(DiskSet::new((0..count).map(handle).collect()))
 }
@@ -26,12 +26,13 @@ fn attempt(number: u32, seconds: i64) -> Attempt {
         bytes: 4096,
         duration: Duration::from_millis(12),
         error: None,
+        error_kind: None,
         retry: None,
     }
 }
 
 async fn write(disks: &Arc<DiskSet>, attempts: impl IntoIterator<Item = Attempt>) {
-    let (log, waiting) = RepairLog::new();
+    let (log, waiting) = RepairLog::new(Arc::default());
     attempts.into_iter().for_each(|attempt| log.record(attempt));
     drop(log);
     write_lines(Arc::clone(disks), waiting).await;
@@ -89,6 +90,6 @@ async fn another_disk_takes_over_and_the_history_shows_both() {
     assert_eq!(count().await, 1, "the line at which the disk failed is lost");
     machine.set_offline(0, false);
     let disk = machine.disk(0);
-    disks.admit(Arc::new(DiskHandle { id: DiskId(0), disk, queue: DiskQueue::Inline }));
+    disks.admit(Arc::new(DiskHandle { id: DiskId(0), disk, queue: DiskQueue::inline() }));
     assert_eq!(count().await, 2);
 }

@@ -1,0 +1,198 @@
+//! How the stripes of a volume are: their margins, and how many shards are not good. A look at each stripe is needed for
+//! that, so the last count is kept: who asks often pays for it only while stripes are few, or have changed.
+
+use super::Volume;
+use crate::error::Result;
+use crate::meta::store::View;
+use crate::stripe::layout::StripeRecord;
+use crate::types::{DiskId, Epoch, LogPosition, ShardIndex, StripeId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+use tokio::time::Instant;
+
+#[cfg(test)]
+mod tests;
+
+/// Stripes read at once.
+const PAGE: usize = 1024;
+/// Up to this many stripes are counted while somebody waits: that takes a few milliseconds.
+const COUNTED_HERE_MAX: u64 = 4096;
+/// Larger volumes are counted in the background, and not more often than this ...
+const PAUSE_MIN: Duration = Duration::from_secs(10);
+/// ... nor for more than one part of the time in so many.
+const PAUSE_FACTOR: u32 = 50;
+
+/// Counts over all stripes.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Census {
+    /// Number of stripes by how many more shards each may lose.
+    pub(super) margins: BTreeMap<i64, u64>,
+    /// Shards that there should be.
+    pub(super) shards: u64,
+    /// Shards that are not good: never placed, noted as bad, or on a disk that is not in use.
+    pub(super) missing: u64,
+}
+
+/// What a census was true for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct State {
+    applied: LogPosition,
+    epoch: Epoch,
+    /// Changes in the set of disks.
+    disks: u64,
+}
+
+/// A census and when it was taken.
+#[derive(Clone, Debug)]
+pub(super) struct Taken {
+    pub(super) census: Arc<Census>,
+    pub(super) at: Instant,
+    of: State,
+}
+
+/// The last census.
+#[derive(Debug, Default)]
+pub(super) struct LastCensus(Mutex<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    taken: Option<Taken>,
+    /// Whether one is being taken in the background.
+    running: bool,
+    /// Before this none is begun there.
+    next: Option<Instant>,
+}
+
+impl LastCensus {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Good shards of a stripe of which `bad` are noted, when the disks that `is_here` says are in use.
+pub(super) fn good_shards(
+    record: &StripeRecord,
+    bad: u64,
+    is_here: impl Fn(DiskId) -> bool,
+) -> usize {
+    let is_good = |(index, disk): &(ShardIndex, &DiskId)| {
+        !record.is_missing(*index) && bad >> index.0 & 1 == 0 && is_here(**disk)
+    };
+    record.shards().zip(&record.disks).filter(is_good).count()
+}
+
+impl Census {
+    fn add(&mut self, record: &StripeRecord, good: usize) {
+        let count = i64::try_from(good).unwrap_or(i64::MAX);
+        let margin = count - i64::from(record.class.scheme.k());
+        *self.margins.entry(margin).or_default() += 1;
+        let shards = u64::from(record.class.scheme.n());
+        self.shards += shards;
+        self.missing += shards.saturating_sub(good as u64);
+    }
+
+    /// Counts the stripes of one page behind `after`; answers the last of them.
+    fn add_page(
+        &mut self,
+        view: &View,
+        after: Option<StripeId>,
+        here: &BTreeSet<DiskId>,
+    ) -> Result<Option<StripeId>> {
+        let page = view.stripes(after, PAGE)?;
+        // As many as there are stripes on the page: those that concern it are among them.
+        let noted: BTreeMap<_, _> =
+            view.repairs(after, PAGE)?.into_iter().map(|(id, entry)| (id, entry.bad)).collect();
+        for (record, _live) in &page {
+            let bad = noted.get(&record.id).copied().unwrap_or(0);
+            self.add(record, good_shards(record, bad, |disk| here.contains(&disk)));
+        }
+        Ok(page.last().map(|(record, _live)| record.id))
+    }
+}
+
+impl Volume {
+    /// Counts all stripes, however many there are.
+    pub(super) fn count_stripes(&self, view: &View) -> Result<Census> {
+        let (here, mut census, mut after) = (self.disks_here(), Census::default(), None);
+        loop {
+            after = census.add_page(view, after, &here)?;
+            if after.is_none() {
+                return Ok(census);
+            }
+        }
+    }
+
+    /// The last census, a new one if stripes are few or have not changed. Of many stripes it may be some time old, and
+    /// `None` until the first has been taken.
+    pub(super) fn census(self: &Arc<Self>, view: &View) -> Result<Option<Taken>> {
+        self.census_of(view, COUNTED_HERE_MAX)
+    }
+
+    fn census_of(self: &Arc<Self>, view: &View, counted_here_max: u64) -> Result<Option<Taken>> {
+        let state = self.census_state(view)?;
+        let held = self.census.held().taken.clone();
+        if held.as_ref().is_some_and(|taken| taken.of == state) {
+            // It is as true as one that is taken now.
+            return Ok(held.map(|taken| Taken { at: Instant::now(), ..taken }));
+        }
+        if view.totals()?.stripes <= counted_here_max {
+            let taken = Taken {
+                census: Arc::new(self.count_stripes(view)?),
+                at: Instant::now(),
+                of: state,
+            };
+            self.census.held().taken = Some(taken.clone());
+            return Ok(Some(taken));
+        }
+        {
+            let mut last = self.census.held();
+            if last.running || last.next.is_some_and(|next| next > Instant::now()) {
+                return Ok(held);
+            }
+            last.running = true;
+        }
+        self.keepers.run(count_slowly(Arc::downgrade(self)));
+        Ok(held)
+    }
+
+    fn census_state(&self, view: &View) -> Result<State> {
+        let disks = *self.disks.changes().borrow();
+        Ok(State { applied: view.applied()?, epoch: self.log.epoch(), disks })
+    }
+
+    fn disks_here(&self) -> BTreeSet<DiskId> {
+        self.disks.healthy().iter().map(|handle| handle.id).collect()
+    }
+}
+
+/// Takes a census page by page, each of the state as it is then.
+async fn count_slowly(volume: Weak<Volume>) {
+    let start = Instant::now();
+    let (mut census, mut after, mut of) = (Census::default(), None, None);
+    let result = loop {
+        let Some(volume) = volume.upgrade() else { return };
+        let page = volume.meta.view().and_then(|view| {
+            of = of.or(Some(volume.census_state(&view)?));
+            census.add_page(&view, after, &volume.disks_here())
+        });
+        match page {
+            Ok(None) => break Ok(of),
+            Ok(last) => after = last,
+            Err(error) => break Err(error),
+        }
+        drop(volume);
+        tokio::task::yield_now().await;
+    };
+    let Some(volume) = volume.upgrade() else { return };
+    let mut held = volume.census.held();
+    held.running = false;
+    held.next = Some(Instant::now() + PAUSE_MIN.max(start.elapsed() * PAUSE_FACTOR));
+    match result {
+        Ok(of) => {
+            let taken = of.map(|of| Taken { census: Arc::new(census), at: start, of });
+            held.taken = taken;
+        }
+        Err(error) => tracing::warn!(%error, "the stripes could not be counted"),
+    }
+}
