@@ -20,6 +20,7 @@ mod device;
 mod heal;
 mod kill;
 mod loss;
+mod metrics;
 mod model;
 mod posix;
 mod power;

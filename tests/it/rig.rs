@@ -54,7 +54,7 @@ impl Rig {
             disk_wait_s: 1,
             ..Limits::default()
         };
-        let config = Config { name: "sim".to_owned(), disks, limits };
+        let config = Config { limits, ..Config::new("sim", disks) };
         Self { machine, config, clock: Arc::new(AtomicI64::new(EPOCH_SECONDS)) }
     }
 
