@@ -12,8 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What a disk may be, as `status` says it: those that no disk is are told as 0.
-const DISK_STATES: [&str; 7] =
-    ["healthy", "suspect", "full", "draining", "down", "out", "removed"];
+const DISK_STATES: [&str; 7] = ["healthy", "suspect", "full", "draining", "down", "out", "removed"];
 
 impl Volume {
     /// How long requests take, for whoever serves them.

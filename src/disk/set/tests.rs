@@ -10,7 +10,8 @@ fn handle(dir: &TempDir, id: u32, queue: DiskQueue) -> Arc<DiskHandle> {
 /// Disks in use, simulated by nothing but a directory.
 fn set(ids: &[u32]) -> (TempDir, DiskSet) {
     let dir = TempDir::new().unwrap();
-    let slot = |id: &u32| (DiskId(*id), id.to_string(), Some(handle(&dir, *id, DiskQueue::inline())));
+    let slot =
+        |id: &u32| (DiskId(*id), id.to_string(), Some(handle(&dir, *id, DiskQueue::inline())));
     let set = DiskSet::new(ids.iter().map(slot).collect());
     (dir, set)
 }
