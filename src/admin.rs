@@ -82,6 +82,8 @@ pub async fn serve(listener: UnixListener, state: AdminState, stop: Cancellation
         .route("/disk/drain", post(drain_disk))
         .route("/disk/keep", post(keep_disk))
         .route("/disk/remove", post(remove_disk))
+        .route("/disk/label", post(label_disk))
+        .route("/what-if", post(what_if))
         .with_state(state);
     let served = axum::serve(listener, router)
         .with_graceful_shutdown(async move { stop.cancelled().await })
@@ -295,4 +297,18 @@ async fn replace_disk(
 ) -> Answer<crate::volume::status::RepairReport> {
     let ReplaceDisk { old, new, allow_same_device } = replace;
     answer(state.volume.replace_disk(&old, &new, allow_same_device).await)
+}
+
+async fn label_disk(
+    State(state): State<AdminState>,
+    Json(change): Json<crate::volume::labels::LabelChange>,
+) -> Answer<crate::volume::labels::DiskLabels> {
+    answer(state.volume.label_disk(&change).await)
+}
+
+async fn what_if(
+    State(state): State<AdminState>,
+    Json(question): Json<crate::volume::what_if::WhatIf>,
+) -> Answer<crate::volume::what_if::WhatIfReport> {
+    answer(state.volume.what_if(&question).await)
 }

@@ -11,12 +11,20 @@
 //! | 4 | 1 | compression | 0: none, 1: zstd |
 //! | 5 | 1 | level | of zstd, else 0 |
 //! | 6 | 4 | cell | full cell size in bytes |
+//! | 10 | 1 | rule | placement: 0 ring, 1 random, 2 round-robin, 3 local-first |
+//! | 11 | 1 | avoid_bytes | length of the next, at most 16 |
+//! | 12 | avoid_bytes | avoid | tag of disks that are not used |
+//! | | 1 | apart_bytes | length of the next, at most 16 |
+//! | | apart_bytes | apart | key of tags: disks with one value are kept apart |
 #![deny(clippy::indexing_slicing)]
 
+use crate::config::labels::TAG_BYTES_MAX;
 use crate::erasure::Scheme;
 use crate::error::Error;
 use crate::format::{Decoded, FormatError, Reader, Writer};
 use crate::limits::{CELL_BYTES, FRAME_ALIGN_BYTES};
+use crate::placement::Wanted;
+use crate::placement::policy::Policy;
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -41,7 +49,8 @@ pub enum Compression {
 }
 
 /// A redundancy class. Its text form, for the CLI and the xattr `user.ironfs.class`, is the scheme followed by
-/// options: `4+2`, `replica:3`, `6+3,zstd`, `4+2,zstd:9`, `4+2,cell:16448`.
+/// options: `4+2`, `replica:3`, `6+3,zstd`, `4+2,zstd:9`, `4+2,cell:16448`, `4+2,place:round-robin`,
+/// `4+2,avoid:smr,apart:psu`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Class {
     /// Redundancy.
@@ -50,15 +59,24 @@ pub struct Class {
     pub compression: Compression,
     /// Full cell size in bytes, a multiple of 64.
     pub cell_bytes: u32,
+    /// Which disks take its stripes.
+    pub placement: Policy,
 }
 
 impl Class {
-    /// Bytes of the stored form.
-    pub const STORED_BYTES: usize = 10;
+    /// Most bytes of the stored form.
+    pub const STORED_BYTES_MAX: usize = 13 + 2 * TAG_BYTES_MAX;
 
-    /// A class of this scheme with everything else at its default: no compression, cells of one raw frame.
+    /// A class of this scheme with everything else at its default: no compression, cells of one raw frame, the ring.
     pub const fn new(scheme: Scheme) -> Self {
-        Self { scheme, compression: Compression::None, cell_bytes: CELL_BYTES }
+        let (compression, placement) = (Compression::None, Policy::RING);
+        Self { scheme, compression, cell_bytes: CELL_BYTES, placement }
+    }
+
+    /// What its stripes ask of a placement, on the node `here`.
+    pub fn wanted(&self, here: &str) -> Wanted {
+        let Self { scheme, placement: policy, .. } = *self;
+        Wanted { n: scheme.n(), m: scheme.m(), policy, here: here.to_owned() }
     }
 
     /// Itself, if all its parts are within their limits. Error: `Refused`, a sentence for the user.
@@ -88,6 +106,7 @@ impl Class {
         writer.u8(compression);
         writer.u8(level);
         writer.u32(self.cell_bytes);
+        self.placement.encode(writer);
     }
 
     /// Reads the stored form.
@@ -113,7 +132,9 @@ impl Class {
             (1, level) => Compression::Zstd(level.cast_signed()),
             _ => return Err(FormatError::Invalid("compression of a class")),
         };
-        let class = Self { scheme, compression, cell_bytes: reader.u32()? };
+        let cell_bytes = reader.u32()?;
+        let placement = Policy::decode(reader)?;
+        let class = Self { scheme, compression, cell_bytes, placement };
         class.validate().map_err(|_sentence| FormatError::Invalid("value of a class"))
     }
 }
@@ -129,7 +150,7 @@ impl fmt::Display for Class {
         if self.cell_bytes != CELL_BYTES {
             write!(f, ",cell:{}", self.cell_bytes)?;
         }
-        Ok(())
+        self.placement.fmt(f)
     }
 }
 
@@ -161,6 +182,7 @@ impl std::str::FromStr for Class {
                 ("cell", Some(bytes)) => {
                     class.cell_bytes = number(bytes).ok_or_else(|| bad_cell(&bytes))?;
                 }
+                (name, Some(value)) if class.placement.set(name, value)? => {}
                 _ => return Err(bad_option(option)),
             }
         }
@@ -179,8 +201,8 @@ fn is_cell(bytes: u32) -> bool {
 
 fn bad_option(option: &str) -> Error {
     Error::refused(format!(
-        "{option:?} is no option of a class: there are none, zstd, zstd:LEVEL and cell:BYTES, behind \
-         the scheme and a comma, such as 4+2,zstd:9"
+        "{option:?} is no option of a class: there are none, zstd, zstd:LEVEL, cell:BYTES, place:RULE, avoid:TAG \
+         and apart:KEY, behind the scheme and a comma, such as 4+2,zstd:9"
     ))
 }
 

@@ -1,5 +1,5 @@
 //! The command line: one file for each subcommand, flags defined once. Reads the environment, which nothing below
-//! does, and decides the exit code: 0 done, 1 failed, 2 wrong use or refused input.
+//! does, and decides the exit code: 0 done, 1 failed, 2 wrong use or refused input, 3 not safe (`what-if`).
 
 use crate::error::{Error, ErrorKind};
 use clap::{Parser, Subcommand};
@@ -24,17 +24,20 @@ mod serve;
 mod status;
 mod sync;
 mod up;
+mod what_if;
 
 /// Exit code of a failure.
 const FAILED: u8 = 1;
 /// Exit code of wrong use or refused input.
 const REFUSED: u8 = 2;
+/// Exit code of `what-if` when the answer is no.
+const UNSAFE: u8 = 3;
 
 /// A POSIX file system whose file data is Reed-Solomon coded.
 #[derive(Debug, Parser)]
 #[command(name = "ironfs", version, propagate_version = true, disable_help_subcommand = true)]
 #[command(
-    after_help = "Try it:\n  ironfs up /mnt/iron\n\nExit codes: 0 done, 1 failed, 2 wrong use or refused input"
+    after_help = "Try it:\n  ironfs up /mnt/iron\n\nExit codes: 0 done, 1 failed, 2 wrong use or refused input, 3 not safe (what-if)"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -59,6 +62,7 @@ enum Command {
     #[command(subcommand)]
     Scrub(scrub::ScrubCommand),
     Jobs(jobs::JobsCommand),
+    WhatIf(what_if::WhatIfCommand),
     Scan(scan::Scan),
     Fsck(fsck::Fsck),
     Sync(sync::Sync),
@@ -84,13 +88,16 @@ pub fn main() -> ExitCode {
 /// Runs `ironfs-mountd`: one mount in the foreground.
 pub fn mountd_main() -> ExitCode {
     match serve::Serve::try_parse_standalone(std::env::args_os()) {
-        Ok(serve) => end(serve.run()),
+        Ok(serve) => end(serve.run().map(|()| ExitCode::SUCCESS)),
         Err(error) => usage(&error),
     }
 }
 
-fn run(command: Command) -> Result<(), Error> {
-    match command {
+fn run(command: Command) -> Result<ExitCode, Error> {
+    let done = match command {
+        Command::WhatIf(what_if) => {
+            return what_if.run().map(|safe| ExitCode::from(if safe { 0 } else { UNSAFE }));
+        }
         Command::Up(up) => up.run(),
         Command::Format(format) => format.run(),
         Command::Mount(mount) => mount.run(),
@@ -109,7 +116,8 @@ fn run(command: Command) -> Result<(), Error> {
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),
         Command::Serve(serve) => serve.run(),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// Help and version go to stdout with code 0, wrong use to stderr with code 2.
@@ -119,9 +127,9 @@ fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS }
 }
 
-fn end(result: Result<(), Error>) -> ExitCode {
+fn end(result: Result<ExitCode, Error>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             out::complain(&error);
             let refused = matches!(error.kind(), ErrorKind::Refused);

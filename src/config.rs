@@ -3,9 +3,13 @@
 #![warn(missing_docs)]
 
 use crate::error::{Error, Result};
+use labels::Labels;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+pub mod labels;
 
 /// Where the configuration of a volume lies unless a path is given.
 pub const CONFIG_DIR: &str = "/etc/ironfs";
@@ -25,9 +29,15 @@ pub struct Config {
     /// so once, and it is served as soon as it is free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics_listen: Option<SocketAddr>,
+    /// Name of this machine, for the placement rule `local-first`: disks with this node label are near.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node: String,
     /// Limits of memory, concurrency and time.
     #[serde(default)]
     pub limits: Limits,
+    /// Labels that disks get when they join the volume, by directory; `ironfs disk label` changes them later.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub disk: BTreeMap<PathBuf, Labels>,
 }
 
 /// Bounds of what a mount may use.
@@ -167,7 +177,14 @@ impl Limits {
 impl Config {
     /// A configuration with default limits.
     pub fn new(name: impl Into<String>, disks: Vec<PathBuf>) -> Self {
-        Self { name: name.into(), disks, metrics_listen: None, limits: Limits::default() }
+        Self {
+            name: name.into(),
+            disks,
+            metrics_listen: None,
+            node: String::new(),
+            limits: Limits::default(),
+            disk: BTreeMap::new(),
+        }
     }
 
     /// Reads and validates TOML text.
@@ -178,6 +195,11 @@ impl Config {
             .map_err(|error| Error::refused(format!("read the configuration: {error}")))?;
         config.validate()?;
         Ok(config)
+    }
+
+    /// Labels of the disk at `path`.
+    pub fn labels(&self, path: &std::path::Path) -> Result<Labels> {
+        self.disk.get(path).cloned().unwrap_or_default().validate()
     }
 
     /// The TOML text that `parse` reads back.
@@ -203,6 +225,16 @@ impl Config {
         }
         if self.metrics_listen.is_some_and(|address| address.port() == 0) {
             return Err(Error::refused("metrics_listen: give a port, such as 127.0.0.1:9464"));
+        }
+        Labels { node: self.node.clone(), ..Labels::default() }.validate()?;
+        for (disk, labels) in &self.disk {
+            if !self.disks.contains(disk) {
+                let disk = disk.display();
+                return Err(Error::refused(format!(
+                    "[disk.\"{disk}\"] labels a disk that is not listed in disks"
+                )));
+            }
+            labels.clone().validate()?;
         }
         for (name, value, least, most) in self.limits.ranges() {
             if !(least..=most).contains(&value) {

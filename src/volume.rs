@@ -9,6 +9,7 @@ mod healing;
 pub mod info;
 mod jobs;
 mod keepers;
+pub mod labels;
 mod lifecycle;
 mod measures;
 mod membership;
@@ -18,6 +19,7 @@ mod report;
 mod space;
 mod spaces;
 pub mod status;
+pub mod what_if;
 
 use crate::config::{Config, Limits};
 use crate::cpu::Cpu;
@@ -148,10 +150,9 @@ impl Volume {
         let members = Arc::new(members);
         let net: Arc<dyn Peers> = peers.clone();
         let (reader, writer, found) = stripe_ends(&net, &cpu, members.clone(), &metrics);
-        let placer =
-            Arc::new(RingPlacer::new(opened.disks.clone(), opened.log.clone(), opened.incarnation));
-        let spaces =
-            Arc::new(Spaces::new(opened.disks.clone(), meta.clone(), limits.reserve_percent));
+        let (disks, log) = (opened.disks.clone(), opened.log.clone());
+        let placer = Arc::new(RingPlacer::new(disks, log, opened.incarnation, config));
+        let spaces = Arc::new(Spaces::new(opened.disks.clone(), opened.log.clone(), config));
         spaces.refresh().await?;
         let load = Arc::new(Latencies::default());
         let data = Data::new(DataParts {

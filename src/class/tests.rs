@@ -3,6 +3,7 @@ use crate::erasure::Scheme;
 use crate::error::ErrorKind;
 use crate::format::{Decoded, FormatError, Reader, Writer};
 use crate::limits::CELL_BYTES;
+use crate::placement::policy::{Policy, Rule, Tag};
 use proptest::prelude::*;
 
 fn class(text: &str) -> Class {
@@ -32,7 +33,13 @@ fn text_forms() {
     assert_eq!(class("4+2,zstd:19").compression, Compression::Zstd(19));
     assert_eq!(class("4+2,none"), class("4+2"));
     assert_eq!(class("4+2,cell:16448,zstd").to_string(), "4+2,zstd,cell:16448");
-    for text in ["4+2", "replica:3", "6+3,zstd", "4+2,zstd:9", "1+1,cell:64"] {
+    assert_eq!(class("4+2,place:ring"), class("4+2"));
+    assert_eq!(class("4+2,apart:psu,avoid:smr,zstd").to_string(), "4+2,zstd,avoid:smr,apart:psu");
+    assert_eq!(class("4+2,place:local-first").placement.rule, Rule::LocalFirst);
+    let texts = ["4+2", "replica:3", "6+3,zstd", "4+2,zstd:9", "1+1,cell:64", "4+2,place:random"];
+    for text in
+        texts.into_iter().chain(["2+1,place:round-robin,avoid:psu=2,apart:sixteen-letters."])
+    {
         assert_eq!(class(text).to_string(), text);
     }
 }
@@ -58,6 +65,16 @@ fn bad_text_gets_one_sentence() {
     check("4+2,zstd:999", "zstd level 999 is not");
     check("4+2,zstd,zstd:3", "says zstd more than once");
     check("4+2,zstd,none", "says zstd more than once");
+    check(
+        "4+2,place:crush",
+        "\"crush\" is no placement rule: ring, random, round-robin, local-first",
+    );
+    check("4+2,place", "\"place\" is no option");
+    check("4+2,place:ring,place:random", "says place more than once");
+    check("4+2,avoid:", "\"\" cannot be a tag");
+    check("4+2,avoid:a b", "cannot be a tag");
+    check("4+2,avoid:seventeen-letters", "cannot be a tag");
+    check("4+2,apart:psu=2", "say the key alone");
     check("4+2,cell:0", "cell size 0 is not a multiple of 64 up to 65600");
     check("4+2,cell:100", "cell size 100 is not");
     check("4+2,cell:65664", "cell size 65664 is not");
@@ -65,9 +82,13 @@ fn bad_text_gets_one_sentence() {
 
 #[test]
 fn stored_form_is_pinned() {
-    assert_eq!(stored(class("4+2")), [1, 2, 4, 2, 0, 0, 0x40, 0, 1, 0]);
-    assert_eq!(stored(class("replica:3,zstd:9,cell:64")), [1, 1, 1, 2, 1, 9, 64, 0, 0, 0]);
-    assert_eq!(stored(class("4+2")).len(), Class::STORED_BYTES);
+    assert_eq!(stored(class("4+2")), [1, 2, 4, 2, 0, 0, 0x40, 0, 1, 0, 0, 0, 0]);
+    assert_eq!(
+        stored(class("replica:3,zstd:9,cell:64,place:random,apart:psu,avoid:a=b")),
+        *b"\x01\x01\x01\x02\x01\x09\x40\0\0\0\x01\x03a=b\x03psu"
+    );
+    let longest = class("4+2,avoid:sixteen-letters.,apart:sixteen-letters.");
+    assert_eq!(stored(longest).len(), Class::STORED_BYTES_MAX);
 }
 
 #[test]
@@ -87,9 +108,16 @@ fn bad_stored_forms_are_refused() {
     check(4, 0, FormatError::Invalid("compression of a class"));
     check(5, 200, FormatError::Invalid("value of a class"));
     check(6, 1, FormatError::Invalid("value of a class"));
+    check(10, 4, FormatError::Invalid("placement rule"));
+    check(11, 17, FormatError::Short);
     assert_eq!(decoded(&[1, 2, 4]), Err(FormatError::Short));
+    let tail = |bytes: &[u8]| decoded(&[&stored(class("4+2"))[..10], bytes].concat());
+    assert_eq!(tail(b"\0\x02a b\0"), Err(FormatError::Invalid("tag of a class")));
+    assert_eq!(tail(b"\0\x02a\0\0"), Err(FormatError::Invalid("tag of a class")));
+    assert_eq!(tail(b"\0\x11seventeen-letters\0"), Err(FormatError::Invalid("tag of a class")));
+    assert_eq!(tail(b"\0\0\x03a=b"), Err(FormatError::Invalid("key of a class")));
     assert_eq!(
-        decoded(&[1, 1, 1, 255, 0, 0, 64, 0, 0, 0]),
+        decoded(&[1, 1, 1, 255, 0, 0, 64, 0, 0, 0, 0, 0, 0]),
         Err(FormatError::Invalid("scheme of a class"))
     );
 }
@@ -98,17 +126,21 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn both_forms_round_trip(k in 0..34u8, m in 0..18u8, replica: bool, level in 0..20i8, cell in 1..=1025u32) {
+    fn both_forms_round_trip(k in 0..34u8, m in 0..18u8, replica: bool, level in 0..20i8, cell in 1..=1025u32,
+        rule in 0..4usize, avoid in "[a-z._-]{0,8}", apart in "[A-Z0-9]{0,16}") {
         let scheme = if replica { Scheme::Replica(m) } else { Scheme::ReedSolomon { k, m } };
         let compression = if level == 0 { Compression::None } else { Compression::Zstd(level) };
-        if let Ok(class) = (Class { scheme, compression, cell_bytes: cell * 64 }).validate() {
+        let rule = [Rule::Ring, Rule::Random, Rule::RoundRobin, Rule::LocalFirst][rule];
+        let placement = Policy { rule, avoid: Tag::new(&avoid).ok(), apart: Tag::new(&apart).ok() };
+        if let Ok(class) = (Class { scheme, compression, cell_bytes: cell * 64, placement }).validate() {
             prop_assert_eq!(class.to_string().parse::<Class>().unwrap(), class);
             prop_assert_eq!(decoded(&stored(class)), Ok(class));
         }
     }
 
     #[test]
-    fn foreign_bytes_never_panic(bytes: [u8; 10], text in "[0-9+:,a-z]{0,20}") {
+    fn foreign_bytes_never_panic(head: [u8; 10], tail in prop::collection::vec(0..128u8, 0..40), text in "[0-9+:,a-z]{0,20}") {
+        let bytes = [&head[..], &tail].concat();
         if let Ok(class) = decoded(&bytes) {
             prop_assert_eq!(stored(class), bytes);
         }

@@ -1,8 +1,9 @@
-//! `disk`: directories that come into a volume and leave it.
+//! `disk`: directories that come into a volume, leave it, and where they stand.
 
 use super::{out, paths, repair};
 use crate::admin::{AddDisk, NamedDisk, ReplaceDisk, client};
 use crate::error::{Error, Result};
+use crate::volume::labels::{DiskLabels, LabelChange};
 use crate::volume::status::{DiskStatus, Job, RepairReport, Status};
 use clap::Subcommand;
 use std::path::{Path, PathBuf};
@@ -11,11 +12,11 @@ use std::time::Duration;
 /// How often a drain is looked at.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
-/// Add, replace and remove disks
+/// Add, replace, remove and label disks
 #[derive(Debug, Subcommand)]
 #[command(
     after_help = "Examples:\n  ironfs disk add media /srv/d6\n  ironfs disk remove --drain /srv/d2\n  ironfs disk replace /srv/d3 \
-                  /srv/d7\n  ironfs disk list media"
+                  /srv/d7\n  ironfs disk list media\n  ironfs disk label /srv/d3 --zone attic --tag smr"
 )]
 pub(super) enum DiskCommand {
     /// Take an empty directory into a mounted volume; its room is used at once
@@ -78,11 +79,62 @@ pub(super) enum DiskCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Say where a disk stands: new data is placed by it, and what is not told stays
+    Label(Label),
+}
+
+/// Where a disk stands.
+#[derive(Debug, clap::Args)]
+pub(super) struct Label {
+    /// Directory (or number) of the disk
+    disk: String,
+    /// Zone: a room or a site; '' for none
+    #[arg(long)]
+    zone: Option<String>,
+    /// Rack in the zone; '' for none
+    #[arg(long)]
+    rack: Option<String>,
+    /// Node in the rack; '' for the one that mounts
+    #[arg(long)]
+    node: Option<String>,
+    /// All tags: `smr`, or with a value, `psu=2`; '' for none
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// The volume; found by the disk's path if one mounted volume has it
+    #[arg(long, value_name = "NAME|DIR")]
+    volume: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Label {
+    fn run(self) -> Result<()> {
+        let tags = (!self.tags.is_empty()).then_some(self.tags);
+        if [&self.zone, &self.rack, &self.node].iter().all(|name| name.is_none()) && tags.is_none()
+        {
+            return Err(Error::refused("say what to change: --zone, --rack, --node or --tag"));
+        }
+        let disk = named(&self.disk)?;
+        let volume = self.volume.map_or_else(|| volume_with_disk(&disk), Ok)?;
+        let tags = tags.map(|tags| tags.into_iter().filter(|tag| !tag.is_empty()).collect());
+        let (zone, rack, node) = (self.zone, self.rack, self.node);
+        let change = LabelChange { disk, zone, rack, node, tags };
+        let socket = paths::socket_of(&volume)?;
+        let told: DiskLabels = paths::block_on(client::post(&socket, "/disk/label", &change))?;
+        if self.json {
+            return out::print_json(&told);
+        }
+        let labels =
+            if told.labels.is_empty() { "no labels".into() } else { told.labels.to_string() };
+        out::print(&format!("disk {} ({}): {labels}\n", told.id, told.path))
+    }
 }
 
 impl DiskCommand {
     pub(super) fn run(self) -> Result<()> {
         match self {
+            Self::Label(label) => label.run(),
             Self::Add { volume, new, allow_same_device, json } => {
                 let socket = paths::socket_of(&volume)?;
                 let body = AddDisk { new: absolute(&new)?, allow_same_device };

@@ -3,6 +3,7 @@
 use super::{out, paths};
 use crate::class::Class;
 use crate::config::Config;
+use crate::config::labels::Labels;
 use crate::error::{Error, Result};
 use crate::types::Timestamp;
 use crate::volume::format::{FormatRequest, Formatted, format_volume};
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// Make a volume out of empty directories, each standing for a disk
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  ironfs format media --class 4+2 --disk /srv/d0 --disk /srv/d1 --disk /srv/d2 \\\n      --disk /srv/d3 --disk /srv/d4 --disk /srv/d5\n  ironfs format lab --class replica:2 --disk /a /b --allow-same-device --config ./lab.toml"
+    after_help = "Examples:\n  ironfs format media --class 4+2 --disk /srv/d0 --disk /srv/d1 --disk /srv/d2 \\\n      --disk /srv/d3 --disk /srv/d4 --disk /srv/d5\n  ironfs format lab --class replica:2 --disk /a /b --allow-same-device --config ./lab.toml\n  ironfs format far --class 2+1 --disk /a /b /c --label /a,zone=home --label /b,zone=office \\\n      --label /c,zone=attic,tag=smr"
 )]
 pub(super) struct Format {
     /// Name of the volume: letters, digits, dot, dash and underscore
@@ -24,6 +25,9 @@ pub(super) struct Format {
     /// Empty directories, one for each disk
     #[arg(long = "disk", value_name = "DIR", required = true, num_args = 1..)]
     disks: Vec<PathBuf>,
+    /// Where a disk stands, once for each: zone, rack, node and tags
+    #[arg(long = "label", value_name = "DIR,zone=Z,rack=R,node=N,tag=T")]
+    labels: Vec<String>,
     /// Where to write the configuration [default: /etc/ironfs/NAME.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -49,7 +53,12 @@ impl Format {
     pub(super) fn run(self) -> Result<()> {
         let class: Class = self.class.parse()?;
         let path = self.config.clone().unwrap_or_else(|| paths::config_path(&self.name));
-        let formatted = format(&self.name, class, &self.disks, self.allow_same_device, &path)?;
+        let mut config = Config::new(&self.name, real_directories(&self.disks)?);
+        for text in &self.labels {
+            let (directory, labels) = text.split_once(',').unwrap_or((text, ""));
+            config.disk.insert(real_directory(Path::new(directory))?, Labels::parse(labels)?);
+        }
+        let formatted = format(config, class, self.allow_same_device, &path)?;
         let shown = Shown {
             name: &self.name,
             volume: formatted.volume.to_string(),
@@ -75,20 +84,17 @@ impl Format {
 
 /// Formats, then writes the configuration; an existing configuration is never replaced.
 pub(super) fn format(
-    name: &str,
+    config: Config,
     class: Class,
-    disks: &[PathBuf],
     allow_same_device: bool,
     config_path: &Path,
 ) -> Result<Formatted> {
-    let disks = disks.iter().map(|disk| real_directory(disk)).collect::<Result<Vec<_>>>()?;
     if config_path.exists() {
         return Err(Error::refused(format!(
             "{} exists already: choose another name or --config FILE",
             config_path.display()
         )));
     }
-    let config = Config::new(name, disks);
     // Refuses bad names and doubled directories before anything is touched.
     Config::parse(&config.to_text()?)?;
     let request = FormatRequest {
@@ -106,6 +112,13 @@ pub(super) fn format(
     })?;
     put_in_place(&waiting, config_path)?;
     Ok(formatted)
+}
+
+/// The directories as the kernel names them.
+///
+/// Errors: `Refused` if one is none.
+pub(super) fn real_directories(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    paths.iter().map(|path| real_directory(path)).collect()
 }
 
 fn real_directory(path: &Path) -> Result<PathBuf> {

@@ -2,6 +2,7 @@
 
 use super::{format, out};
 use crate::config::Config;
+use crate::config::labels::Labels;
 use crate::disk::local::LocalDisk;
 use crate::disk::superblock::{self, Superblock};
 use crate::error::{Error, Result};
@@ -33,6 +34,8 @@ struct Found {
     name: String,
     volume: String,
     disks: BTreeMap<u32, PathBuf>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<PathBuf, Labels>,
     missing: Vec<u32>,
 }
 
@@ -96,12 +99,17 @@ fn add(found: &mut Vec<Found>, superblock: &Superblock, directory: PathBuf) -> R
         None => {
             let missing = known.collect();
             let name = superblock.name.clone();
-            found.push(Found { name, volume, disks: BTreeMap::new(), missing });
+            let (disks, labels) = (BTreeMap::new(), BTreeMap::new());
+            found.push(Found { name, volume, disks, labels, missing });
             found.len() - 1
         }
     };
     let Some(entry) = found.get_mut(index) else { return Ok(()) };
     entry.missing.retain(|missing| *missing != disk);
+    let member = superblock.members.member(superblock.disk);
+    if let Some(member) = member.filter(|member| !member.labels.is_empty()) {
+        entry.labels.insert(directory.clone(), member.labels.clone());
+    }
     match entry.disks.insert(disk, directory.clone()) {
         Some(other) if other != directory => Err(Error::refused(format!(
             "{} and {} both say that they are disk {disk} of volume {}: one is a copy; take it away",
@@ -114,7 +122,8 @@ fn add(found: &mut Vec<Found>, superblock: &Superblock, directory: PathBuf) -> R
 }
 
 fn config(volume: &Found) -> Config {
-    Config::new(volume.name.clone(), volume.disks.values().cloned().collect())
+    let config = Config::new(volume.name.clone(), volume.disks.values().cloned().collect());
+    Config { disk: volume.labels.clone(), ..config }
 }
 
 fn write(found: &[Found], path: &Path) -> Result<()> {

@@ -86,6 +86,8 @@ fn text(status: &Status) -> String {
 pub(super) fn disks_table(status: &Status) -> String {
     let header = ["DISK", "STATE", "SIZE", "FREE", "ERRORS", "MEDIAN", "P99", "PATH"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
+    let labelled = status.disks.iter().any(|disk| !disk.labels.is_empty());
+    rows.iter_mut().filter(|_header| labelled).for_each(|row| row.insert(5, "LABELS".to_owned()));
     for disk in &status.disks {
         let reason = disk.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
         rows.push(vec![
@@ -98,6 +100,8 @@ pub(super) fn disks_table(status: &Status) -> String {
             milliseconds(disk.latency_p99_ms),
             format!("{}{reason}", disk.path),
         ]);
+        let row = rows.last_mut().filter(|_row| labelled);
+        row.into_iter().for_each(|row| row.insert(5, disk.labels.to_string()));
     }
     out::table(&rows)
 }

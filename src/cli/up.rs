@@ -85,8 +85,8 @@ fn open_or_make(store: &Path) -> Result<Config> {
         std::fs::create_dir_all(&disk).map_err(|error| Error::from_io(context(), error))?;
         disks.push(disk);
     }
-    let name = volume_name(store);
-    Ok(format::format(&name, CLASS.parse()?, &disks, true, &config_path)?.config)
+    let config = Config::new(volume_name(store), format::real_directories(&disks)?);
+    Ok(format::format(config, CLASS.parse()?, true, &config_path)?.config)
 }
 
 /// A name that tells stores apart: sockets and logs go by it.

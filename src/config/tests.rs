@@ -1,3 +1,4 @@
+use super::labels::Labels;
 use super::{Config, validate_name};
 use crate::error::ErrorKind;
 use std::path::PathBuf;
@@ -11,6 +12,19 @@ fn check_refused(text: &str, says: &str) {
 fn text_round_trip() {
     let config = Config::new("media", vec![PathBuf::from("/d/0"), PathBuf::from("/d/1")]);
     assert_eq!(Config::parse(&config.to_text().unwrap()).unwrap(), config);
+    let labels = Labels::parse("zone=a,rack=1,tag=smr").unwrap();
+    let config = Config { node: "n1".into(), disk: [("/d/1".into(), labels)].into(), ..config };
+    assert_eq!(Config::parse(&config.to_text().unwrap()).unwrap(), config);
+}
+
+#[test]
+fn disks_have_labels() {
+    let text =
+        "name = 'a'\ndisks = ['/d', '/e']\n[disk.'/d']\nzone = 'z'\ntags = ['smr', 'psu=2']\n";
+    let config = Config::parse(text).unwrap();
+    let labels = config.labels(std::path::Path::new("/d")).unwrap();
+    assert_eq!(labels, Labels::parse("zone=z,tag=psu=2,tag=smr").unwrap());
+    assert!(config.labels(std::path::Path::new("/e")).unwrap().is_empty());
 }
 
 #[test]
@@ -45,6 +59,10 @@ fn bad_text_is_refused_with_the_key() {
     check_refused("name = 'a'\ndisks = ['/d']\ncolour = 1", "colour");
     check_refused("name = 'a'\ndisks = ['/d']\n[limits]\ndirty = 1", "dirty");
     check_refused("name = 'a'\ndisks = ['/d']\n[limits]\ndirty_mib = 1", "from 64 to 65536");
+    check_refused("name = 'a'\ndisks = ['/d']\n[disk.'/e']\nzone = 'z'", "not listed in disks");
+    check_refused("name = 'a'\ndisks = ['/d']\n[disk.'/d']\nroom = 'z'", "room");
+    check_refused("name = 'a'\ndisks = ['/d']\n[disk.'/d']\ntags = ['a b']", "cannot be a tag");
+    check_refused("name = 'a'\nnode = '/'\ndisks = ['/d']", "cannot be a node");
     check_refused("= nonsense", "configuration");
 }
 

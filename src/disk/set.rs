@@ -153,6 +153,11 @@ impl DiskSet {
         slot.handle.is_some() && !slot.full && slot.space.is_none_or(free)
     }
 
+    /// Room of a disk as last measured.
+    pub fn space(&self, disk: DiskId) -> Option<Space> {
+        self.read().get(&disk)?.space
+    }
+
     /// Every error that a disk answers with comes through here, and this alone decides what it means for the
     /// disk. Answers whether the disk is out of use now.
     ///

@@ -16,13 +16,16 @@
 //!
 //! The body: sequence u64, volume 16 bytes, disk u32, name (u32 length, bytes), epoch u64, previous epoch u64,
 //! tolerance u8, then three lists, each behind a u32 count: members (disk u32, state u8, capacity u64, device u64,
-//! path with u32 length), log disks (disk u32, start u64) and log disks of the previous epoch (the same).
+//! path with u32 length, labels), log disks (disk u32, start u64) and log disks of the previous epoch (the same). The
+//! labels of a member: node, rack and zone (at most 32 bytes each) and, behind a u8 count of at most 8, its tags in order
+//! (at most 16 bytes each), all with u8 lengths.
 //!
 //! Versions: 1 is the first.
 //!
 //! Assumed of the medium: a write to one slot never changes the other, and a synced write stays.
 #![deny(clippy::indexing_slicing)]
 
+use crate::config::labels::{Labels, TAGS_MAX};
 use crate::config::{VOLUME_NAME_BYTES_MAX, validate_name};
 use crate::disk::{Disk, OpenMode};
 use crate::error::{Error, Posix, Result};
@@ -36,7 +39,7 @@ mod tests;
 
 /// Name of the superblock's file.
 pub const SUPERBLOCK_FILE: &str = "superblock";
-/// Size of a slot: `DISKS_MAX` members with paths of 100 bytes fit.
+/// Size of a slot: `DISKS_MAX` members fit whose paths and labels have 96 bytes together.
 pub const SLOT_BYTES: usize = 64 * 1024;
 /// Longest path of a member (Linux PATH_MAX).
 const PATH_BYTES_MAX: usize = 4096;
@@ -75,6 +78,8 @@ pub struct Member {
     pub device: u64,
     /// Where it was last seen, for messages and for `scan`.
     pub path: String,
+    /// Where it stands: failure domains and tags.
+    pub labels: Labels,
 }
 
 /// A disk that keeps the log and a copy of the state, with the position from which its log is complete.
@@ -236,6 +241,19 @@ impl MemberState {
     }
 }
 
+impl Member {
+    /// How many of `others` share its zone, its rack, its node and its device: the less, the fewer are lost together.
+    pub fn closeness(&self, others: &[&Self]) -> [usize; 4] {
+        let own = &self.labels;
+        let count =
+            |same: &dyn Fn(&Self) -> bool| others.iter().filter(|other| same(other)).count();
+        let zone = |other: &Self| other.labels.zone == own.zone;
+        let rack = |other: &Self| zone(other) && other.labels.rack == own.rack;
+        let node = |other: &Self| rack(other) && other.labels.node == own.node;
+        [count(&zone), count(&rack), count(&node), count(&|other| other.device == self.device)]
+    }
+}
+
 impl MemberList {
     /// The member with this number.
     pub fn member(&self, disk: DiskId) -> Option<&Member> {
@@ -249,10 +267,13 @@ impl Superblock {
     /// Errors: `Refused` if the members do not fit.
     pub fn encode(&self) -> Result<Vec<u8>> {
         validate_name(&self.name)?;
+        for member in &self.members.disks {
+            member.labels.clone().validate()?;
+        }
         let body = self.encode_body();
         if self.members.disks.len() > DISKS_MAX || body.len() > SLOT_BYTES - BODY_OFFSET {
             return Err(Error::refused(format!(
-                "{} disks with paths of {} bytes do not fit into a superblock: use fewer disks or shorter paths",
+                "{} disks with paths of {} bytes do not fit into a superblock: use fewer disks or shorter paths and labels",
                 self.members.disks.len(),
                 self.members.disks.iter().map(|member| member.path.len()).sum::<usize>()
             )));
@@ -315,6 +336,7 @@ impl Superblock {
             writer.u64(member.capacity_bytes);
             writer.u64(member.device);
             writer.bytes(member.path.as_bytes());
+            encode_labels(&mut writer, &member.labels);
         }
         for list in [&self.members.log, &self.members.previous_log] {
             writer.count(list.len());
@@ -335,7 +357,7 @@ impl Superblock {
         let epoch = Epoch(reader.u64()?);
         let previous_epoch = Epoch(reader.u64()?);
         let tolerance = reader.u8()?;
-        let disks = decode_list(reader, 25, "members", decode_member)?;
+        let disks = decode_list(reader, 29, "members", decode_member)?;
         let log = decode_list(reader, 12, "log", decode_log_member)?;
         let previous_log = decode_list(reader, 12, "previous log", decode_log_member)?;
         let members = MemberList { epoch, previous_epoch, disks, log, previous_log, tolerance };
@@ -363,7 +385,39 @@ fn decode_member(reader: &mut Reader<'_>) -> Decoded<Member> {
         capacity_bytes: reader.u64()?,
         device: reader.u64()?,
         path: decode_text(reader, PATH_BYTES_MAX, "path")?,
+        labels: decode_labels(reader)?,
     })
+}
+
+/// The words are within their limits.
+fn encode_labels(writer: &mut Writer, labels: &Labels) {
+    let length = |text: &str| u8::try_from(text.len()).unwrap_or(u8::MAX);
+    for name in [&labels.node, &labels.rack, &labels.zone] {
+        writer.u8(length(name));
+        writer.raw(name.as_bytes());
+    }
+    writer.u8(u8::try_from(labels.tags.len()).unwrap_or(u8::MAX));
+    for tag in &labels.tags {
+        writer.u8(length(tag));
+        writer.raw(tag.as_bytes());
+    }
+}
+
+fn decode_labels(reader: &mut Reader<'_>) -> Decoded<Labels> {
+    let word = |reader: &mut Reader<'_>| {
+        let bytes = reader.u8()?;
+        let bytes = reader.take(usize::from(bytes))?;
+        String::from_utf8(bytes.to_vec()).map_err(|_e| FormatError::Invalid("label"))
+    };
+    let (node, rack, zone) = (word(reader)?, word(reader)?, word(reader)?);
+    let count = usize::from(reader.u8()?);
+    if count > TAGS_MAX {
+        return Err(FormatError::Invalid("tags"));
+    }
+    let tags = (0..count).map(|_tag| word(reader)).collect::<Decoded<Vec<_>>>()?;
+    let labels = Labels { node, rack, zone, tags };
+    let valid = labels.clone().validate().map_err(|_sentence| FormatError::Invalid("label"))?;
+    if valid == labels { Ok(labels) } else { Err(FormatError::Invalid("order of tags")) }
 }
 
 fn decode_log_member(reader: &mut Reader<'_>) -> Decoded<LogMember> {

@@ -9,6 +9,7 @@
 //! Locks, in this order: `side` (durability and members), `gate` (whoever changes the state), `order` and `state`
 //! (short, never across a wait).
 
+use crate::config::labels::Labels;
 use crate::disk::set::DiskHandle;
 use crate::disk::superblock::{Member, MemberList, MemberState};
 use crate::error::{Error, ErrorKind, Posix, Result};
@@ -103,6 +104,14 @@ impl LocalLog {
     pub async fn set_disk_state(&self, disk: DiskId, state: MemberState) -> Result<()> {
         let shared = self.shared.clone();
         self.detached(async move { shared.set_disk_state(disk, state).await }).await
+    }
+
+    /// Gives a disk other labels, by which the next stripes are placed. Durable on return. May be cancelled: it goes on.
+    ///
+    /// Errors: `Refused` if there is no such disk, or the labels are too long; `ReadOnly` if the log has stopped.
+    pub async fn set_disk_labels(&self, disk: DiskId, labels: Labels) -> Result<()> {
+        let shared = self.shared.clone();
+        self.detached(async move { shared.set_disk_labels(disk, labels).await }).await
     }
 
     /// Takes an empty, locked disk into the volume: `handle` and what the list says of it. Durable on return. May be

@@ -129,7 +129,7 @@ fn set_class(txn: &mut Txn<'_>, id: ClassId, class: &Class) -> Result<Answer> {
 }
 
 fn put_class(txn: &mut Txn<'_>, id: ClassId, class: &Class) -> Result<()> {
-    let mut row = Writer::with_capacity(Class::STORED_BYTES);
+    let mut row = Writer::with_capacity(Class::STORED_BYTES_MAX);
     class.encode(&mut row);
     txn.put_class(id.0, row.as_slice())
 }

@@ -53,6 +53,10 @@ pub trait Placer: Send + Sync + std::fmt::Debug {
     /// Where the shards of a stripe belong by the present member list, room and absences aside: the first n disks hold
     /// them, the others are spares in the order in which they should stand in.
     fn home(&self, id: StripeId, class: Class) -> Vec<DiskId>;
+
+    /// Disks without a shard of `record` that may take one while its shards on `kept` stay where they are, the best
+    /// first: full ones last, and before them those that would stand too close to the others.
+    fn beside(&self, record: &StripeRecord, kept: &[DiskId]) -> Vec<(NodeId, DiskId)>;
 }
 
 /// A written stripe, durable but not committed.

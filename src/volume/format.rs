@@ -5,9 +5,11 @@ use super::prober::disk_queue;
 use super::report::survives;
 use crate::class::Class;
 use crate::config::Config;
+use crate::config::labels::Labels;
 use crate::disk::{Disk, DiskIdentity};
 use crate::error::{Error, Result};
 use crate::meta::recover::{self, NewVolume};
+use crate::placement::{Candidate, Ring};
 use crate::types::{DiskId, Timestamp, VolumeId};
 use std::path::Path;
 use std::sync::Arc;
@@ -62,6 +64,7 @@ pub async fn format_in(request: FormatRequest, world: &World) -> Result<Formatte
             n - count
         )));
     }
+    let labels = check_labels(config, class)?;
     let mut disks: Vec<Arc<dyn Disk>> = Vec::with_capacity(count);
     for path in &config.disks {
         disks.push(open_empty(path, world)?);
@@ -74,8 +77,8 @@ pub async fn format_in(request: FormatRequest, world: &World) -> Result<Formatte
     getrandom::fill(&mut id)
         .map_err(|error| Error::internal(format!("draw the identity of the volume: {error}")))?;
     let mut with_queues = Vec::with_capacity(count);
-    for (number, disk) in (1..).zip(disks) {
-        with_queues.push((disk, disk_queue(&config.limits, DiskId(number), world.inline)?));
+    for ((number, disk), labels) in (1..).map(DiskId).zip(disks).zip(labels) {
+        with_queues.push((disk, disk_queue(&config.limits, number, world.inline)?, labels));
     }
     let new = NewVolume {
         volume: VolumeId(id),
@@ -91,6 +94,26 @@ pub async fn format_in(request: FormatRequest, world: &World) -> Result<Formatte
         survives: survives(class.scheme.m(), shared),
         config: request.config,
     })
+}
+
+/// The labels of the disks, by which `class` must find enough of them.
+fn check_labels(config: &Config, class: &Class) -> Result<Vec<Labels>> {
+    let labels = config.disks.iter().map(|path| config.labels(path)).collect::<Result<Vec<_>>>()?;
+    let candidate = |(disk, labels): (DiskId, &Labels)| Candidate {
+        disk,
+        weight: 1,
+        room: None,
+        labels: labels.clone(),
+    };
+    let candidates: Vec<_> = (1..).map(DiskId).zip(&labels).map(candidate).collect();
+    if Ring::new(&candidates, &class.wanted(&config.node)).is_wide_enough() {
+        return Ok(labels);
+    }
+    let n = class.scheme.n();
+    Err(Error::refused(format!(
+        "class {class} needs {n} disks that it allows and may put beside each other: give other disks or other labels, \
+         or choose another class"
+    )))
 }
 
 /// Opens a directory that must be empty.

@@ -1,13 +1,14 @@
 //! Disks come and go: one is added, replaced, drained, removed. Decides what is safe; the log puts it in force, and the
 //! workers move and rebuild.
 
+use super::labels::Together;
 use super::prober::disk_queue;
 use super::status::RepairReport;
 use super::{Volume, find, format};
 use crate::disk::set::DiskHandle;
 use crate::disk::superblock::{Member, MemberState};
 use crate::error::{Error, Result};
-use crate::types::{DiskId, StripeId};
+use crate::types::{DiskId, ShardIndex, StripeId};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -169,6 +170,10 @@ impl Volume {
             capacity_bytes: space.total_bytes,
             device: space.device,
             path: new.display().to_string(),
+            labels: match leaving.and_then(|disk| members.member(disk)) {
+                Some(member) => member.labels.clone(),
+                None => self.config.labels(new)?,
+            },
         };
         let queue = disk_queue(&self.config.limits, id, self.world.inline)?;
         let handle = Arc::new(DiskHandle { id, disk, queue });
@@ -253,7 +258,7 @@ impl Volume {
     }
 
     /// Shards that are noted as bad, by stripe, a bit each.
-    fn noted(&self) -> Result<BTreeMap<StripeId, u64>> {
+    pub(super) fn noted(&self) -> Result<BTreeMap<StripeId, u64>> {
         let (view, mut noted) = (self.meta.view()?, BTreeMap::new());
         loop {
             let after = noted.last_key_value().map(|(id, _bad)| *id);
@@ -263,6 +268,24 @@ impl Volume {
             }
             noted.extend(page.into_iter().map(|(id, entry)| (id, entry.bad)));
         }
+    }
+
+    /// Takes note of where the good shards of all stripes are, if there are several domains at all.
+    pub(super) fn note_together(&self, together: &mut Together) -> Result<()> {
+        if together.survived().is_none() {
+            return Ok(());
+        }
+        let noted = self.noted()?;
+        self.each_stripe(|record| {
+            let bad = noted.get(&record.id).copied().unwrap_or(0);
+            let is_good = |(index, disk): &(ShardIndex, &DiskId)| {
+                let believed = !record.is_missing(*index) && bad >> index.0 & 1 == 0;
+                believed && self.disks.get(**disk).is_some()
+            };
+            let good: Vec<DiskId> =
+                record.shards().zip(&record.disks).filter(is_good).map(|(_, disk)| *disk).collect();
+            together.note(&good, self.margin(record, bad));
+        })
     }
 
     /// Whether a stripe names the disk.
@@ -275,7 +298,7 @@ impl Volume {
         Ok(named)
     }
 
-    fn each_stripe(
+    pub(super) fn each_stripe(
         &self,
         mut look: impl FnMut(&crate::stripe::layout::StripeRecord),
     ) -> Result<()> {

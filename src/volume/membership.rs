@@ -1,23 +1,26 @@
 //! The disks as stripes see them: who serves one, and where a new stripe goes. Knows the ring and the member list.
 
 use crate::class::Class;
+use crate::config::Config;
 use crate::disk::set::DiskSet;
-use crate::disk::superblock::{Member, MemberState};
+use crate::disk::superblock::{Member, MemberList, MemberState};
 use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::meta::local::LocalLog;
 use crate::net::Priority;
 use crate::placement::{Candidate, Ring};
+use crate::stripe::layout::StripeRecord;
 use crate::stripe::reader::{Members, Presence};
 use crate::stripe::writer::{Placer, Target};
 use crate::types::{ClassId, DiskId, Epoch, Incarnation, NodeId, StripeId};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// This process.
 const HERE: NodeId = NodeId(0);
-/// Virtual nodes of a disk of mean weight.
-const POINTS: u32 = 128;
 
 /// The disks of this process.
 #[derive(Debug)]
@@ -64,6 +67,47 @@ impl Members for SetMembers {
     }
 }
 
+/// How long a ring is used before free space is looked at again.
+const RING_AGE: Duration = Duration::from_millis(500);
+/// Most kinds of classes whose rings are kept.
+const RINGS_MAX: usize = 16;
+
+/// The disks that the volume counts on, there or not, whatever room they have. Those on one device divide its size.
+fn standing(members: &MemberList) -> Vec<Candidate> {
+    let counted = members.disks.iter().filter(|member| member.state.counts());
+    let counted: Vec<&Member> = counted.collect();
+    let candidate = |member: &&Member| {
+        let same = |other: &&&Member| other.device == member.device;
+        let neighbours = counted.iter().filter(same).count() as u64;
+        let weight = member.capacity_bytes / neighbours.max(1);
+        Candidate { disk: member.disk, weight, room: None, labels: member.labels.clone() }
+    };
+    counted.iter().map(candidate).collect()
+}
+
+/// The disks in use with their room, as a placement sees them, each with whether it is full.
+pub(super) fn candidates(
+    disks: &DiskSet,
+    members: &MemberList,
+    reserve_percent: u32,
+) -> Vec<(Candidate, bool)> {
+    let device = |disk: DiskId| members.member(disk).map(|member| member.device);
+    let mut standing = standing(members);
+    let all: Vec<Option<u64>> = standing.iter().map(|candidate| device(candidate.disk)).collect();
+    standing.retain(|candidate| disks.get(candidate.disk).is_some());
+    let used = standing.into_iter().map(|candidate| {
+        let own = device(candidate.disk);
+        let neighbours = all.iter().filter(|other| **other == own).count() as u64;
+        let room = disks.space(candidate.disk).map(|space| {
+            let reserved = space.total_bytes / 100 * u64::from(reserve_percent);
+            space.free_bytes.saturating_sub(reserved) / neighbours.max(1)
+        });
+        let full = disks.is_full(candidate.disk) || disks.is_suspect(candidate.disk);
+        (Candidate { room, ..candidate }, full)
+    });
+    used.collect()
+}
+
 /// Gives ids to stripes and walks the ring for them.
 #[derive(Debug)]
 pub(super) struct RingPlacer {
@@ -71,31 +115,90 @@ pub(super) struct RingPlacer {
     log: Arc<LocalLog>,
     incarnation: Incarnation,
     counter: AtomicU32,
-    /// Ring of the epoch it was made for.
-    ring: Mutex<Option<(Epoch, Arc<Ring>)>>,
+    /// Node that is local.
+    here: String,
+    reserve_percent: u32,
+    /// Tells that disks come, go or fill up.
+    changes: watch::Receiver<u64>,
+    rings: Mutex<Vec<Arc<Held>>>,
+}
+
+/// Rings for the stripes of one class, as of one moment.
+#[derive(Debug)]
+struct Held {
+    class: Class,
+    epoch: Epoch,
+    changes: u64,
+    made: Instant,
+    /// Disks with room.
+    roomy: Ring,
+    /// Full disks.
+    full: Ring,
+    /// All disks that count, by size alone.
+    home: Ring,
+}
+
+impl Held {
+    /// The disks in use, in the order in which `order` asks a ring for them.
+    fn found(&self, order: impl Fn(&Ring) -> Vec<DiskId>) -> Vec<Found> {
+        let found = |full: bool| move |disk: DiskId| Found { disk, full };
+        let roomy = order(&self.roomy).into_iter().map(found(false));
+        roomy.chain(order(&self.full).into_iter().map(found(true))).collect()
+    }
 }
 
 impl RingPlacer {
-    pub(super) fn new(disks: Arc<DiskSet>, log: Arc<LocalLog>, incarnation: Incarnation) -> Self {
-        Self { disks, log, incarnation, counter: AtomicU32::new(0), ring: Mutex::new(None) }
+    pub(super) fn new(
+        disks: Arc<DiskSet>,
+        log: Arc<LocalLog>,
+        incarnation: Incarnation,
+        config: &Config,
+    ) -> Self {
+        Self {
+            changes: disks.changes(),
+            disks,
+            log,
+            incarnation,
+            counter: AtomicU32::new(0),
+            here: config.node.clone(),
+            reserve_percent: config.limits.reserve_percent,
+            rings: Mutex::default(),
+        }
     }
 
-    fn ring(&self) -> (Epoch, Arc<Ring>) {
-        let epoch = self.log.epoch();
-        let mut held = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*held {
-            Some((at, ring)) if *at == epoch => (epoch, Arc::clone(ring)),
-            Some(_) | None => {
-                let members = self.log.members();
-                let usable = members.disks.iter().filter(|member| member.state.counts());
-                let candidates: Vec<Candidate> = usable
-                    .map(|member| Candidate { disk: member.disk, weight: member.capacity_bytes })
-                    .collect();
-                let ring = Arc::new(Ring::new(&candidates, POINTS));
-                *held = Some((members.epoch, Arc::clone(&ring)));
-                (members.epoch, ring)
-            }
+    /// The rings of a class: those that are held, unless the members or their room may have changed.
+    fn rings(&self, class: Class) -> Arc<Held> {
+        let (epoch, changes, now) = (self.log.epoch(), *self.changes.borrow(), Instant::now());
+        let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = |held: &&Arc<Held>| {
+            (held.epoch, held.changes) == (epoch, changes) && now - held.made < RING_AGE
+        };
+        let alike = |held: &Arc<Held>| {
+            (held.class.scheme, held.class.placement) == (class.scheme, class.placement)
+        };
+        if let Some(held) = rings.iter().find(|held| alike(held)).filter(fresh) {
+            return Arc::clone(held);
         }
+        let members = self.log.members();
+        let (full, roomy): (Vec<_>, Vec<_>) =
+            candidates(&self.disks, &members, self.reserve_percent)
+                .into_iter()
+                .partition(|(_disk, full)| *full);
+        let wanted = class.wanted(&self.here);
+        let ring = |found: Vec<(Candidate, bool)>| {
+            let found: Vec<Candidate> = found.into_iter().map(|(disk, _full)| disk).collect();
+            Ring::new(&found, &wanted)
+        };
+        let (roomy, full) = (ring(roomy), ring(full));
+        let home = Ring::new(&standing(&members), &wanted);
+        let held =
+            Arc::new(Held { class, epoch: members.epoch, changes, made: now, roomy, full, home });
+        rings.retain(|held| !alike(held));
+        if rings.len() >= RINGS_MAX {
+            rings.remove(0);
+        }
+        rings.push(Arc::clone(&held));
+        held
     }
 
     fn next_id(&self) -> Result<StripeId> {
@@ -113,24 +216,24 @@ impl RingPlacer {
 impl Placer for RingPlacer {
     fn target(&self, class_id: ClassId, class: Class, priority: Priority) -> Result<Target> {
         let id = self.next_id()?;
-        let (epoch, ring) = self.ring();
-        let walk = ring.walk(id);
-        let in_use = |disk: &DiskId| self.disks.get(*disk).is_some();
-        let found: Vec<Found> = walk
-            .into_iter()
-            .filter(in_use)
-            .map(|disk| Found {
-                disk,
-                full: self.disks.is_full(disk) || self.disks.is_suspect(disk),
-            })
-            .collect();
+        let rings = self.rings(class);
+        // A ring may be older than the loss of a disk by a moment.
+        let mut found = rings.found(|ring| ring.walk(id));
+        found.retain(|found| self.disks.get(found.disk).is_some());
         let disks = choose(&found, class, priority)?;
         let disks = disks.into_iter().map(|disk| (HERE, disk)).collect();
-        Ok(Target { id, class_id, class, epoch, disks, priority })
+        Ok(Target { id, class_id, class, epoch: rings.epoch, disks, priority })
     }
 
-    fn home(&self, id: StripeId, _class: Class) -> Vec<DiskId> {
-        self.ring().1.walk(id)
+    fn home(&self, id: StripeId, class: Class) -> Vec<DiskId> {
+        self.rings(class).home.walk(id)
+    }
+
+    fn beside(&self, record: &StripeRecord, kept: &[DiskId]) -> Vec<(NodeId, DiskId)> {
+        let rings = self.rings(record.class);
+        let mut found = rings.found(|ring| ring.beside(record.id, kept, &record.disks));
+        found.retain(|found| self.disks.get(found.disk).is_some());
+        found.into_iter().map(|found| (HERE, found.disk)).collect()
     }
 }
 

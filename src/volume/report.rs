@@ -3,6 +3,8 @@
 use super::Volume;
 use super::census::good_shards;
 use super::info::{ChunkInfo, FileInfo, ShardInfo, StripeInfo};
+use super::labels::Together;
+use super::membership::candidates;
 use super::status::{ClassSpace, DiskStatus, LogStatus, RepairStatus, Status};
 use crate::class::Class;
 use crate::disk::set::DiskState;
@@ -11,6 +13,7 @@ use crate::error::{Error, Posix, Result};
 use crate::fs::statfs::SpaceSource;
 use crate::meta::model::FIRST_CLASS;
 use crate::meta::store::View;
+use crate::placement::Ring;
 use crate::stripe::layout::StripeRecord;
 use crate::types::{ChunkIndex, ClassId, DiskId, FileKind, Ino, ROOT_INO};
 use std::collections::BTreeSet;
@@ -70,7 +73,17 @@ impl Volume {
     pub fn status(&self) -> Result<Status> {
         let view = self.meta.view()?;
         let (totals, log, class) = (view.totals()?, self.log.status(), self.root_class()?);
+        let mut together = Together::new(&self.log.members());
+        together.note(&log.disks, count(log.disks.len()) - 1);
         let margins = self.count_stripes(&view)?.margins;
+        self.note_together(&mut together)?;
+        let domain = together.survived().filter(|_kind| self.is_spread(&class));
+        let survives = self.survives();
+        let survives = match (domain, survives.split_once(';')) {
+            (None, _) => survives,
+            (Some(kind), None) => format!("{survives}, and any one {kind}"),
+            (Some(kind), Some((disks, not))) => format!("{disks}, and any one {kind};{not}"),
+        };
         let disks = self.disk_statuses(&log.disks);
         let worst = margins.keys().next().copied();
         let log_margin = count(log.disks.len()) - 1;
@@ -96,7 +109,7 @@ impl Volume {
             epoch: self.log.epoch().get(),
             class: class.to_string(),
             survives_disks,
-            survives: self.survives(),
+            survives,
             shared_device: self.has_shared_device(),
             disks,
             stripes_by_margin: margins
@@ -160,6 +173,7 @@ impl Volume {
                 errors: status.errors,
                 latency_median_ms: latency.map(|latency| milliseconds(latency.median)),
                 latency_p99_ms: latency.map(|latency| milliseconds(latency.p99)),
+                labels: members.member(status.id).map(|m| m.labels.clone()).unwrap_or_default(),
                 log: log.contains(&status.id),
             }
         });
@@ -233,6 +247,14 @@ impl Volume {
     pub(super) fn margin(&self, record: &StripeRecord, bad: u64) -> i64 {
         let good = good_shards(record, bad, |disk| self.disks.get(disk).is_some());
         count(good) - i64::from(record.class.scheme.k())
+    }
+
+    /// Whether new stripes of a class put no more into a zone, rack or node than may be lost, where there are several.
+    fn is_spread(&self, class: &Class) -> bool {
+        let found = candidates(&self.disks, &self.log.members(), 0).into_iter();
+        let found: Vec<_> = found.map(|(disk, _full)| disk).collect();
+        let [.., node] = Ring::new(&found, &class.wanted(&self.config.node)).most_together();
+        node <= usize::from(class.scheme.m())
     }
 
     /// Room for the class of the root directory.

@@ -1,14 +1,18 @@
 //! How much room each class has, as of the last look at the disks.
 
+use super::membership::candidates;
 use super::space::{Share, payload_capacity, shares, usable};
 use crate::class::Class;
+use crate::config::Config;
+use crate::config::labels::Labels;
 use crate::disk::Space;
 use crate::disk::set::DiskSet;
-use crate::erasure::Scheme;
 use crate::error::Result;
 use crate::fs::statfs::{SpaceForClass, SpaceSource};
 use crate::meta::client::MetaClient;
+use crate::meta::local::LocalLog;
 use crate::meta::store::Totals;
+use crate::placement::{Candidate, Ring, height_bytes};
 use crate::types::{ClassId, DiskId};
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
@@ -23,6 +27,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Spaces {
     disks: Arc<DiskSet>,
+    log: Arc<LocalLog>,
     meta: MetaClient,
     reserve_percent: u32,
     known: Mutex<Known>,
@@ -39,9 +44,11 @@ struct Known {
 }
 
 impl Spaces {
-    pub(super) fn new(disks: Arc<DiskSet>, meta: MetaClient, reserve_percent: u32) -> Self {
+    pub(super) fn new(disks: Arc<DiskSet>, log: Arc<LocalLog>, config: &Config) -> Self {
+        let meta = MetaClient::new(log.clone(), log.clone());
+        let reserve_percent = config.limits.reserve_percent;
         let put_bytes = AtomicU64::new(0);
-        Self { disks, meta, reserve_percent, known: Mutex::default(), put_bytes }
+        Self { disks, log, meta, reserve_percent, known: Mutex::default(), put_bytes }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -65,9 +72,9 @@ impl Spaces {
         }
         let view = self.meta.view()?;
         let totals = view.totals()?;
-        let shares = self.shares_of(&spaces);
+        let standing = self.standing(&spaces);
         let classes = view.classes()?.into_iter();
-        let classes = classes.map(|(id, class)| (id, room(&shares, class.scheme, &totals)));
+        let classes = classes.map(|(id, class)| (id, room(&standing, &class, &totals)));
         let classes = classes.collect();
         *self.known() = Known { put_bytes, disks: spaces, classes };
         Ok(())
@@ -83,7 +90,16 @@ impl Spaces {
     fn new_class(&self, id: ClassId) -> Option<SpaceForClass> {
         let view = self.meta.view().ok()?;
         let (class, totals) = (view.class(id).ok()??, view.totals().ok()?);
-        Some(room(&self.shares(), class.scheme, &totals))
+        let spaces = self.known().disks.clone();
+        Some(room(&self.standing(&spaces), &class, &totals))
+    }
+
+    /// The share of each disk, and where it stands.
+    fn standing(&self, spaces: &BTreeMap<DiskId, Space>) -> Vec<(Share, Labels)> {
+        let members = self.log.members();
+        let labels = |disk: &DiskId| members.member(*disk).map(|member| member.labels.clone());
+        let labels = spaces.keys().map(|disk| labels(disk).unwrap_or_default());
+        self.shares_of(spaces).into_iter().zip(labels).collect()
     }
 
     /// Room of a disk as of the last look.
@@ -99,23 +115,50 @@ impl Spaces {
 }
 
 /// Room in shares that are in use now: while there are fewer than the scheme has shards, stripes take them all.
-fn room(shares: &[Share], scheme: Scheme, totals: &Totals) -> SpaceForClass {
+fn room(standing: &[(Share, Labels)], class: &Class, totals: &Totals) -> SpaceForClass {
+    let allowed = standing.iter().filter(|(_share, labels)| class.placement.allows(labels));
+    let (shares, labels): (Vec<Share>, Vec<Labels>) = allowed.cloned().unzip();
     // What is in the delete queue comes back by itself.
     let returning = totals.dead_bytes / (shares.len() as u64).max(1);
-    let capacity = |shares: &[Share], room: &dyn Fn(&Share) -> u64| {
-        let rooms: Vec<u64> = shares.iter().map(room).collect();
-        payload_capacity(&rooms, scheme)
+    let roomy_only = usable(&shares, class.scheme).len() < shares.len();
+    let capacity = |all: bool, room: &dyn Fn(&Share) -> u64| {
+        let used =
+            shares.iter().zip(&labels).filter(|(share, _)| all || !(roomy_only && share.full));
+        let rooms: Vec<(u64, &Labels)> =
+            used.map(|(share, labels)| (room(share), labels)).collect();
+        if rooms.iter().all(|(_room, labels)| labels.is_empty()) {
+            let rooms: Vec<u64> = rooms.iter().map(|(room, _labels)| *room).collect();
+            return payload_capacity(&rooms, class.scheme);
+        }
+        payload_apart(&rooms, class)
     };
     let free = |share: &Share| (share.free_bytes + returning).min(share.total_bytes);
-    let usable = usable(shares, scheme);
     SpaceForClass {
-        total_bytes: capacity(shares, &|share| share.total_bytes),
-        free_bytes: capacity(&usable, &free),
-        available_bytes: capacity(&usable, &|share| {
-            free(share).saturating_sub(share.reserved_bytes)
-        })
-        .saturating_sub(totals.reserved_bytes),
+        total_bytes: capacity(true, &|share| share.total_bytes),
+        free_bytes: capacity(false, &free),
+        available_bytes: capacity(false, &|share| free(share).saturating_sub(share.reserved_bytes))
+            .saturating_sub(totals.reserved_bytes),
     }
+}
+
+/// As `payload_capacity`, for disks whose labels keep shards apart.
+fn payload_apart(rooms: &[(u64, &Labels)], class: &Class) -> u64 {
+    let candidate = |(disk, (room, labels)): (DiskId, &(u64, &Labels))| Candidate {
+        disk,
+        weight: *room,
+        room: None,
+        labels: (*labels).clone(),
+    };
+    let candidates: Vec<_> = (0..).map(DiskId).zip(rooms).map(candidate).collect();
+    if candidates.len() < usize::from(class.scheme.k()) {
+        return 0;
+    }
+    let height = height_bytes(&candidates, &class.wanted(""));
+    let bytes = height * f64::from(class.scheme.k());
+    // Saturates, and cuts off less than a byte.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is positive")]
+    let bytes = bytes as u64;
+    bytes
 }
 
 impl SpaceSource for Spaces {
@@ -137,6 +180,8 @@ impl SpaceSource for Spaces {
     }
 
     fn can_place(&self, class: &Class) -> bool {
-        self.disks.healthy().len() >= usize::from(class.scheme.n())
+        let found = candidates(&self.disks, &self.log.members(), self.reserve_percent);
+        let found: Vec<_> = found.into_iter().map(|(disk, _full)| disk).collect();
+        Ring::new(&found, &class.wanted("")).is_wide_enough()
     }
 }

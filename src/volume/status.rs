@@ -1,5 +1,6 @@
 //! What `status` and `df` say of a volume: values with stable JSON keys, bytes and seconds as plain numbers.
 
+use crate::config::labels::Labels;
 use crate::fs::AtimeMode;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -128,6 +129,9 @@ pub struct DiskStatus {
     pub latency_p99_ms: Option<f64>,
     /// Whether it keeps the log and a copy of the metadata.
     pub log: bool,
+    /// Where it stands.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
 }
 
 /// Positions of the log.

@@ -79,6 +79,12 @@ impl Placer for RigPlacer {
             .map(|(disk, _)| disk)
             .collect()
     }
+
+    fn beside(&self, record: &StripeRecord, _kept: &[DiskId]) -> Vec<(NodeId, DiskId)> {
+        let others = self.disks.healthy().into_iter();
+        let others = others.filter(|disk| !record.disks.contains(&disk.id));
+        others.map(|disk| (NodeId(0), disk.id)).collect()
+    }
 }
 
 /// Keeps all attempts.

@@ -107,6 +107,14 @@ fn format_refuses_what_would_not_be_safe() {
     }
     check(format!("format lab --class 2+1,gzip --disk d0 d1 d2 {same}"), "no option of a class");
     check(format!("format lab --class 2+1,zstd:99 --disk d0 d1 d2 {same}"), "zstd level 99");
+    check(format!("format lab --class 2+1,place:x --disk d0 d1 d2 {same}"), "no placement rule");
+    check(
+        format!("format lab --class 2+1 --disk d0 d1 d2 {same} --label d0,room=x"),
+        "is no label",
+    );
+    check(format!("format lab --class 2+1 --disk d0 d1 d2 {same} --label d3,zone=x"), "not listed");
+    let smr = "--label d0,tag=smr --class 2+1,avoid:smr";
+    check(format!("format lab --disk d0 d1 d2 {same} {smr}"), "needs 3 disks that it allows");
     check(format!("format lab --class 2+1,cell:7 --disk d0 d1 d2 {same}"), "cell size 7");
     let elsewhere = "format lab --class 2+1 --disk d0 d1 d2 --allow-same-device --config file/x";
     check(elsewhere.into(), "write the configuration file/x");
@@ -171,6 +179,8 @@ fn commands_without_a_mount_say_so() {
     {
         bench.refuses(line, "not mounted");
     }
+    bench.refuses("what-if --lose disk:1 lab.toml", "not mounted");
+    bench.refuses("disk label d0 --zone a", "no single mounted volume has a disk");
     for line in ["info d3", "class get d3", "class set d3 replica:2", "sync d3", "status d3"] {
         bench.refuses(line, "is not inside an ironfs mount");
     }
@@ -302,6 +312,92 @@ fn json_has_the_promised_fields() {
     volume.umount();
     let report = json(ironfs().args(["fsck", "--json"]).arg(volume.config()));
     assert_eq!(report["findings"], serde_json::json!([]));
+}
+
+/// What `what-if` says, and its exit code.
+fn what_if(volume: &Volume, words: &[&str]) -> (i32, String) {
+    let output = ironfs().arg("what-if").args(words).arg(&volume.name).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn what_if_says_whether_it_is_safe() {
+    let volume = Volume::prepare(4, &std::env::temp_dir());
+    let label = format!("{},zone=attic,tag=psu=2", volume.disks[3].display());
+    volume.format_disks("2+1", &["--allow-same-device", "--label", &label]);
+    volume.mount();
+    fs::write(volume.mnt().join("film"), pattern(1, 700_000)).unwrap();
+    volume.sync();
+    let all = ["disk:1", "disk:2", "disk:3", "disk:4"];
+    // A stripe lies on three of four disks; the metadata on two, one of them in the attic.
+    let single = all.map(|disk| what_if(&volume, &["--lose", disk]));
+    assert!(
+        single.iter().all(|(code, said)| *code == 0 && said.contains("\nSafe: ")),
+        "{single:?}"
+    );
+    let degraded =
+        single.iter().filter(|(_, said)| said.contains("degraded  683.5 KiB  /film")).count();
+    assert_eq!(degraded, 3, "{single:?}");
+    let path = format!("disk:{}", volume.disks[0].display());
+    let by_path = what_if(&volume, &["--lose", &path]);
+    assert_eq!(by_path, single[0]);
+    let (code, said) = what_if(&volume, &["--lose", "disk:1,disk:2", "--lose", "disk:3"]);
+    assert_eq!(code, 3);
+    assert!(said.contains("Not safe: 1 of 1 files would be lost"), "{said}");
+    assert!(said.contains("lost   683.5 KiB  /film"), "{said}");
+    let output =
+        ironfs().args(["what-if", "--json", "--lose", "zone:attic"]).arg(volume.mnt()).output();
+    let told: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+    assert_eq!(
+        (&told["safe"], &told["mountable"], &told["lose"][0]["id"]),
+        (&true.into(), &true.into(), &4.into())
+    );
+    for (word, says) in [
+        ("disk:9", "is no disk of volume"),
+        ("zone:cellar", "no disk of the volume has zone:cellar"),
+        ("attic", "names no disks"),
+    ] {
+        let (code, said) = what_if(&volume, &["--lose", word]);
+        assert!(code == 2 && said.contains(says), "{word}: {code} {said}");
+    }
+    volume.umount();
+}
+
+#[test]
+fn labels_of_disks_are_set_shown_and_kept() {
+    let volume = Volume::format("2+1", 3);
+    volume.mount();
+    assert!(volume.status()["disks"][0].get("labels").is_none());
+    let label = |words: &[&str]| {
+        let mut command = ironfs();
+        command.args(["disk", "label"]).args(words);
+        command
+    };
+    let disk = volume.disks[1].display().to_string();
+    let said = succeed(&mut label(&[&disk, "--zone", "attic", "--tag", "smr", "--tag", "psu=2"]));
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert_eq!(said, format!("disk 2 ({disk}): zone=attic,tag=psu=2,tag=smr\n"));
+    succeed(&mut label(&["2", "--rack", "7", "--tag", "", "--volume", &volume.name]));
+    assert_eq!(
+        volume.status()["disks"][1]["labels"],
+        serde_json::json!({ "zone": "attic", "rack": "7" })
+    );
+    let text = String::from_utf8(succeed(ironfs().arg("status").arg(volume.mnt())).stdout).unwrap();
+    assert!(text.contains("LABELS") && text.contains("zone=attic,rack=7"), "{text}");
+    assert!(fail(&mut label(&["2", "--volume", &volume.name]), 2).contains("say what to change"));
+    let said = fail(&mut label(&["2", "--zone", "a b", "--volume", &volume.name]), 2);
+    assert!(said.contains("\"a b\" cannot be a zone"), "{said}");
+    volume.remount();
+    assert_eq!(volume.status()["disks"][1]["labels"]["zone"], "attic");
+    volume.umount();
+    let config =
+        String::from_utf8(succeed(ironfs().arg("scan").args(&volume.disks)).stdout).unwrap();
+    assert!(
+        config.contains(&format!("[disk.\"{disk}\"]\nrack = \"7\"\nzone = \"attic\"\n")),
+        "{config}"
+    );
+    volume.fsck();
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod compare;
 mod corrupt;
 mod crash;
 mod device;
+mod domains;
 mod heal;
 mod kill;
 mod loss;

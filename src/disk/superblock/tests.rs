@@ -12,6 +12,10 @@ fn example(sequence: u64) -> Superblock {
         capacity_bytes: 1 << 40,
         device: 2049,
         path: format!("/srv/iron/{disk}"),
+        labels: match disk {
+            2 => Labels::parse("zone=a,rack=17,node=n1,tag=smr,tag=psu=2").unwrap(),
+            _ => Labels::default(),
+        },
     };
     let start = |disk, start| LogMember { disk: DiskId(disk), start: LogPosition(start) };
     Superblock {
@@ -53,9 +57,9 @@ fn the_bytes_never_change() {
     assert_eq!(slot.len(), SLOT_BYTES);
     let hash = crate::sum::blake3(&slot);
     let hex: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(&slot[..16], b"IRONFSSB\x01\0\0\0\xd1\0\0\0");
+    assert_eq!(&slot[..16], b"IRONFSSB\x01\0\0\0\xec\0\0\0");
     assert_eq!(&slot[24..48], b"\x03\x00\x00\x00\x00\x00\x00\x000123456789abcdef");
-    assert_eq!(hex, "771698b3eac20b1a");
+    assert_eq!(hex, "3377e1a0fee8f4e2");
     assert_eq!(Superblock::decode(&slot), Ok(example(3)));
 }
 
@@ -147,6 +151,26 @@ fn a_probe_tells_what_is_wrong() {
     assert_eq!(kind(VolumeId([0; 16]), 2), Err(ErrorKind::Refused));
     drop(dir);
     assert_eq!(kind(volume, 2), Err(ErrorKind::Unavailable));
+}
+
+#[test]
+fn labels_are_within_their_limits() {
+    let mut superblock = example(1);
+    superblock.members.disks[0].labels.zone = "z".repeat(33);
+    assert_eq!(superblock.encode().unwrap_err().kind(), ErrorKind::Refused);
+    let check = |bytes: &[u8], expected: Decoded<&str>| {
+        let found = decode_labels(&mut Reader::new(bytes)).map(|labels| labels.to_string());
+        assert_eq!(found, expected.map(str::to_owned), "{bytes:?}");
+    };
+    check(b"\0\0\0\0", Ok(""));
+    check(b"\x01n\x01r\x01z\x02\x01a\x03b=1", Ok("zone=z,rack=r,node=n,tag=a,tag=b=1"));
+    check(b"\0\0\0\x02\x01b\x01a", Err(FormatError::Invalid("order of tags")));
+    check(b"\0\0\0\x02\x01a\x01a", Err(FormatError::Invalid("order of tags")));
+    check(b"\0\0\0\x01\0", Err(FormatError::Invalid("label")));
+    check(b"\0\0\x01 \0", Err(FormatError::Invalid("label")));
+    check(b"\0\0\x01\xff\0", Err(FormatError::Invalid("label")));
+    check(b"\0\0\0\x09", Err(FormatError::Invalid("tags")));
+    check(b"\0\0\xff", Err(FormatError::Short));
 }
 
 proptest! {

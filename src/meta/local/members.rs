@@ -4,6 +4,7 @@ use super::order::{Shared, position};
 use super::read_only;
 use super::rounds::Side;
 use super::state::{begin_copy, promote};
+use crate::config::labels::Labels;
 use crate::disk::mirror::MirrorFile;
 use crate::disk::set::DiskHandle;
 use crate::disk::superblock::{self, LogMember, Member, MemberList, MemberState, Superblock};
@@ -84,6 +85,24 @@ impl Shared {
             side.log.remove(disk);
             side.failed.insert(disk);
         }
+        self.change(&mut side, list).await
+    }
+
+    /// Gives a disk other labels.
+    pub(super) async fn set_disk_labels(&self, disk: DiskId, labels: Labels) -> Result<()> {
+        let labels = labels.validate()?;
+        let mut side = self.side.lock().await;
+        self.check_running()?;
+        let mut list = self.members.borrow().clone();
+        let member = list.disks.iter_mut().find(|member| member.disk == disk);
+        let member = member.ok_or_else(|| Error::refused(format!("there is no disk {disk}")))?;
+        if member.labels == labels {
+            return Ok(());
+        }
+        member.labels = labels;
+        // Too many labels would not fit: found out before any disk is written.
+        let (volume, name) = (self.volume, self.name.clone());
+        Superblock { volume, name, disk, sequence: 0, members: list.clone() }.encode()?;
         self.change(&mut side, list).await
     }
 
@@ -272,19 +291,19 @@ impl Shared {
         self.change(side, list).await
     }
 
-    /// The next disk for the log: on a device of its own if there is one.
+    /// The next disk for the log: as far from those that have it as possible.
     fn candidate(&self, side: &Side, list: &MemberList) -> Option<DiskId> {
         let members = side.log.disks();
-        let device = |disk| list.member(disk).map(|member| member.device);
+        let have: Vec<&Member> = members.iter().filter_map(|disk| list.member(*disk)).collect();
         let now = Instant::now();
         let free = |handle: &Arc<DiskHandle>| {
             let avoided = side.avoid.get(&handle.id).is_some_and(|until| *until > now);
             is_usable(list, handle.id) && !members.contains(&handle.id) && !avoided
         };
-        let shared = |disk: DiskId| members.iter().any(|member| device(*member) == device(disk));
+        let closeness = |disk: DiskId| list.member(disk).map(|member| member.closeness(&have));
         let mut free: Vec<_> =
             self.disks.healthy().iter().filter(|h| free(h)).map(|h| h.id).collect();
-        free.sort_by_key(|disk| (shared(*disk), self.disks.is_full(*disk), *disk));
+        free.sort_by_key(|disk| (closeness(*disk), self.disks.is_full(*disk), *disk));
         free.first().copied()
     }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::class::Class;
+use crate::config::labels::Labels;
 use crate::disk::Disk;
 use crate::disk::local::LocalDisk;
 use crate::disk::queue::DiskQueue;
@@ -42,7 +43,9 @@ async fn many_proposers_share_rounds_on_real_disks() {
     let class = Class::new("2+1".parse().unwrap());
     let (volume, name) = (VolumeId([4; 16]), String::from("threads"));
     let new = NewVolume { volume, name, class, uid: 0, gid: 0, time: Timestamp::default() };
-    format(disks(root.path()), new).await.unwrap();
+    let plain =
+        disks(root.path()).into_iter().map(|(disk, queue)| (disk, queue, Labels::default()));
+    format(plain.collect(), new).await.unwrap();
     let opened = mount(root.path()).await;
     let mut tasks = tokio::task::JoinSet::new();
     for proposer in 0..8 {

@@ -1,6 +1,7 @@
 //! Makes a new volume on empty disks.
 
 use super::NewVolume;
+use crate::config::labels::Labels;
 use crate::disk::mirror::MirrorFile;
 use crate::disk::queue::DiskQueue;
 use crate::disk::set::DiskHandle;
@@ -24,7 +25,7 @@ const CACHE_BYTES: usize = 1 << 20;
 /// Makes a new volume on empty disks (locked by the caller), numbered from 1 in their order. Durable on return.
 ///
 /// Errors: `Refused` if a disk is not empty.
-pub async fn format(disks: Vec<(Arc<dyn Disk>, DiskQueue)>, new: NewVolume) -> Result<()> {
+pub async fn format(disks: Vec<(Arc<dyn Disk>, DiskQueue, Labels)>, new: NewVolume) -> Result<()> {
     crate::config::validate_name(&new.name)?;
     new.class.validate()?;
     if disks.is_empty() || disks.len() > DISKS_MAX {
@@ -32,7 +33,7 @@ pub async fn format(disks: Vec<(Arc<dyn Disk>, DiskQueue)>, new: NewVolume) -> R
     }
     let mut handles = Vec::new();
     let mut members = Vec::new();
-    for (id, (disk, queue)) in (1..).map(DiskId).zip(disks) {
+    for (id, (disk, queue, labels)) in (1..).map(DiskId).zip(disks) {
         let handle = Arc::new(DiskHandle { id, disk, queue });
         let target = handle.disk.clone();
         let space = handle.queue.run(move || check_empty(&*target).and_then(|()| target.space()));
@@ -43,6 +44,7 @@ pub async fn format(disks: Vec<(Arc<dyn Disk>, DiskQueue)>, new: NewVolume) -> R
             capacity_bytes: space.total_bytes,
             device: space.device,
             path: handle.disk.label(),
+            labels: labels.validate()?,
         });
         handles.push(handle);
     }
@@ -69,15 +71,14 @@ pub async fn format(disks: Vec<(Arc<dyn Disk>, DiskQueue)>, new: NewVolume) -> R
     fill(&handles, new).await
 }
 
-/// The disks for the log: on devices of their own as far as possible.
+/// The disks for the log: as far from each other as possible.
 fn log_disks(members: &[Member], wanted: usize) -> Vec<DiskId> {
-    let shared = |at: usize, member: &Member| {
-        members.iter().take(at).any(|other| other.device == member.device)
-    };
-    let mut order: Vec<_> =
-        members.iter().enumerate().map(|(at, m)| (shared(at, m), m.disk)).collect();
-    order.sort_unstable();
-    let mut chosen: Vec<_> = order.into_iter().map(|(_shared, disk)| disk).take(wanted).collect();
+    let mut chosen: Vec<&Member> = Vec::new();
+    for _disk in 0..wanted.min(members.len()) {
+        let free = members.iter().filter(|member| chosen.iter().all(|c| c.disk != member.disk));
+        chosen.extend(free.min_by_key(|member| (member.closeness(&chosen), member.disk)));
+    }
+    let mut chosen: Vec<_> = chosen.into_iter().map(|member| member.disk).collect();
     chosen.sort_unstable();
     chosen
 }

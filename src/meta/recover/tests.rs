@@ -1,5 +1,6 @@
 use super::{NewVolume, OpenOptions, Opened, PresentDisk, format, open};
 use crate::class::Class;
+use crate::config::labels::Labels;
 use crate::disk::queue::DiskQueue;
 use crate::disk::set::DiskHandle;
 use crate::disk::sim::{Call, SimMachine};
@@ -32,7 +33,11 @@ fn new_volume(scheme: &str) -> NewVolume {
 /// Formatted, mounted once and closed, and all of it durable.
 async fn machine(disks: usize, scheme: &str) -> SimMachine {
     let machine = SimMachine::new(7, disks);
-    let queues = machine.disks().into_iter().map(|disk| (disk, DiskQueue::inline())).collect();
+    let queues = machine
+        .disks()
+        .into_iter()
+        .map(|disk| (disk, DiskQueue::inline(), Labels::default()))
+        .collect();
     format(queues, new_volume(scheme)).await.unwrap();
     let opened = mount(&machine, &[]).await.unwrap();
     opened.log.shutdown().await.unwrap();
@@ -318,10 +323,10 @@ async fn histories_that_were_written_apart_are_refused() {
 async fn foreign_disks_are_refused_by_name() {
     let first = machine(3, "2+1").await;
     let second = SimMachine::new(3, 1);
-    let disks = vec![(second.disk(0), DiskQueue::inline())];
+    let disks = vec![(second.disk(0), DiskQueue::inline(), Labels::default())];
     let other = NewVolume { volume: VolumeId([1; 16]), ..new_volume("replica:1") };
     format(disks, other.clone()).await.unwrap();
-    let disks = vec![(second.disk(0), DiskQueue::inline())];
+    let disks = vec![(second.disk(0), DiskQueue::inline(), Labels::default())];
     let again = format(disks, other).await.unwrap_err();
     assert_eq!(again.kind(), ErrorKind::Refused, "{again}");
     let present = [first.disk(0), second.disk(0)].map(|disk| {

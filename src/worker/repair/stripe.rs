@@ -181,11 +181,12 @@ impl Restorer {
         outcome: &mut Outcome,
     ) -> bool {
         let (record, id) = (outcome.record.clone(), outcome.record.id);
+        let mut planned = record.clone();
         let mut lost: Vec<(ShardIndex, (NodeId, DiskId))> = Vec::new();
         let mut claims = Vec::new();
         for (index, found) in wanted {
             let Some(from) = record.disks.get(usize::from(index.0)).copied() else { return false };
-            let targets = self.targets(&record, from, *found).unwrap_or_default();
+            let targets = self.targets(&planned, from, *found);
             let fresh = |(_node, disk): &&(NodeId, DiskId)| {
                 !lost.iter().any(|(_index, (_node, taken))| taken == disk)
             };
@@ -195,6 +196,10 @@ impl Restorer {
                 return false;
             };
             lost.push((*index, (node, disk)));
+            // The next one is to stand apart from this one too.
+            if let Some(place) = planned.disks.get_mut(usize::from(index.0)) {
+                *place = disk;
+            }
             claims.push(claim);
         }
         let roots = match self.reader.rebuild_shards(&record, &lost, Priority::Background).await {
@@ -229,7 +234,7 @@ impl Restorer {
         let Some(from) = record.disks.get(usize::from(index.0)).copied() else { return Ok(None) };
         let key = ShardKey { stripe: id, index };
         let mut last = Error::unavailable("no disk can take it: each holds a shard of the stripe");
-        for (node, disk) in self.targets(&record, from, found)?.into_iter().take(TRIES) {
+        for (node, disk) in self.targets(&record, from, found).into_iter().take(TRIES) {
             let Some(claim) = self.shards.claim(disk, key) else { continue };
             match self.put(&record, index, (node, disk), Put::Rebuild).await {
                 Ok(root) => {
@@ -354,22 +359,17 @@ impl Restorer {
 
     /// Disks that may take a shard of `record`: its own if it answers and nothing of use is there, then disks without
     /// a shard of this stripe, at last its own, damaged or not: the others have just been found to suffice.
-    fn targets(
-        &self,
-        record: &StripeRecord,
-        from: DiskId,
-        found: Found,
-    ) -> Result<Vec<(NodeId, DiskId)>> {
-        let target = self.placer.target(record.class_id, record.class, Priority::Background)?;
+    fn targets(&self, record: &StripeRecord, from: DiskId, found: Found) -> Vec<(NodeId, DiskId)> {
+        let kept: Vec<DiskId> =
+            record.disks.iter().copied().filter(|disk| *disk != from && *disk != NO_DISK).collect();
         let own = self.shards.node(from).map(|node| (node, from)).filter(|_| found != Found::Away);
-        let others = target.disks.into_iter().filter(|(_node, disk)| !record.disks.contains(disk));
-        let mut targets: Vec<_> = others.collect();
+        let mut targets = self.placer.beside(record, &kept);
         match (own, found) {
             (Some(own), Found::Absent) => targets.insert(0, own),
             (Some(own), _) => targets.push(own),
             (None, _) => {}
         }
-        Ok(targets)
+        targets
     }
 }
 

@@ -1,5 +1,7 @@
 use super::{Move, moves};
-use crate::placement::{Candidate, Ring};
+use crate::config::labels::Labels;
+use crate::placement::policy::Policy;
+use crate::placement::{Candidate, Ring, Wanted};
 use crate::stripe::layout::StripeRecord;
 use crate::stripe::reader::Presence;
 use crate::types::{ClassId, DiskId, Epoch, Incarnation, ShardIndex, StripeId};
@@ -89,8 +91,11 @@ fn what_repair_has_to_do_is_left_to_it() {
 #[test]
 fn a_disk_that_is_added_gets_its_share_and_the_others_keep_the_rest() {
     let ring = |count: u32| {
-        let disks = (0..count).map(|disk| Candidate { disk: DiskId(disk), weight: 1 });
-        Ring::new(&disks.collect::<Vec<_>>(), 128)
+        let labels = Labels::default;
+        let disks = (0..count).map(DiskId);
+        let disks = disks.map(|disk| Candidate { disk, weight: 1, room: None, labels: labels() });
+        let wanted = Wanted { n: 6, m: 2, policy: Policy::RING, here: String::new() };
+        Ring::new(&disks.collect::<Vec<_>>(), &wanted)
     };
     let (before, after) = (ring(9), ring(10));
     let here: BTreeMap<DiskId, Presence> =
