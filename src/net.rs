@@ -85,11 +85,18 @@ pub enum Operation {
         /// Whether each is seen to be there, not only in the index, which forgets what is not.
         seen: bool,
     },
-    /// Has the index take in what lies in one of the 256 directories of shards without being in it. Answers `Done`.
-    Adopt(u8),
+    /// Has the index take in what lies in one part of the directories of shards without being in it: `part` of
+    /// `ADOPT_PARTS`. Answers `Done`.
+    Adopt {
+        /// From 0.
+        part: u16,
+    },
     /// Answers `Space`.
     Space,
 }
+
+/// Parts in which directories are adopted: each is done within a fraction of a second, so that nothing waits for long.
+pub const ADOPT_PARTS: u16 = 4096;
 
 /// A request to a node.
 #[derive(Clone, Debug)]

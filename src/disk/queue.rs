@@ -21,17 +21,21 @@ pub struct DiskQueue {
     times: Arc<JobTimes>,
 }
 
-/// The threads of one disk, in two lanes. Background jobs have threads of their own, so they neither wait for ever
-/// behind foreground jobs nor fill their queue.
+/// The threads of one disk, in three lanes. Background jobs have threads of their own, so they neither wait for ever
+/// behind foreground jobs nor fill their queue; and who looks whether the disk answers waits for no job at all.
 #[derive(Debug)]
 struct Lanes {
     foreground: Lane,
     background: Lane,
+    probe: Lane,
 }
 
 /// How long a queue that is dropped waits for jobs under way. One that hangs longer is on a device that does not
 /// answer; its thread is left behind, so that shutting down does not hang too.
 const DROP_WAIT: Duration = Duration::from_secs(2);
+
+/// Looks that may wait: who looks waits for the answer, so there are no more than a few.
+const PROBES_MAX: usize = 4;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -54,11 +58,12 @@ impl DiskQueue {
     }
 
     /// Threads of its own, named `label`; `threads` of them, at most `depth` jobs waiting. A quarter as many
-    /// threads again (at least one) with a queue of the same depth do the background jobs.
+    /// threads again (at least one) with a queue of the same depth do the background jobs, and one the looks.
     pub fn threads(label: &str, threads: usize, depth: usize) -> Result<Self> {
         let foreground = Lane::start(label, threads.max(1), depth.max(1))?;
         let background = Lane::start(&format!("{label}-bg"), (threads / 4).max(1), depth.max(1))?;
-        Ok(Self { lanes: Some(Lanes { foreground, background }), times: Arc::default() })
+        let probe = Lane::start(&format!("{label}-probe"), 1, PROBES_MAX)?;
+        Ok(Self { lanes: Some(Lanes { foreground, background, probe }), times: Arc::default() })
     }
 
     /// Whether jobs run in the caller.
@@ -86,6 +91,17 @@ impl DiskQueue {
         job: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> BoxFuture<'_, Result<T>> {
         self.run_in(self.lanes.as_ref().map(|lanes| &lanes.background), job)
+    }
+
+    /// Looks whether the disk answers: `look` waits only for other looks, and its time is not that of a job.
+    pub fn run_probe<T: Send + 'static>(
+        &self,
+        look: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> BoxFuture<'_, Result<T>> {
+        match &self.lanes {
+            None => Box::pin(async move { look() }),
+            Some(lanes) => Box::pin(lanes.probe.run(look)),
+        }
     }
 
     fn run_in<'q, T: Send + 'static>(

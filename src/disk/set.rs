@@ -28,7 +28,7 @@ pub struct DiskHandle {
 pub enum DiskState {
     /// In use.
     Healthy,
-    /// In use, but slow to answer: nothing new is put there, and it is read only when others do not suffice.
+    /// In use, but slow to answer: it is read, and gets new data, only when others do not suffice.
     Suspect,
     /// Not used since an error, which is told.
     Down(String),

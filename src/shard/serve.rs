@@ -28,7 +28,7 @@ pub fn serve(store: &ShardStore, operation: Operation) -> Result<Response> {
         Operation::List { after, limit, seen: true } => {
             store.list_seen(after, limit).map(Response::Keys)
         }
-        Operation::Adopt(directory) => store.adopt(directory).map(|()| Response::Done),
+        Operation::Adopt { part } => store.adopt(part).map(|()| Response::Done),
         Operation::Space => store.space().map(Response::Space),
     }
 }
@@ -63,7 +63,7 @@ const fn changes(operation: &Operation) -> bool {
         | Operation::Stat(_)
         | Operation::Verify(_)
         | Operation::List { .. }
-        | Operation::Adopt(_)
+        | Operation::Adopt { .. }
         | Operation::Space => false,
     }
 }

@@ -5,7 +5,7 @@
 //! acknowledged only when the file and every directory that gained an entry are durable. What a crash leaves of a put
 //! has no trailer that checks, is never believed, and is deleted by the next rebuild of the index.
 
-use crate::disk::{Disk, DiskFile, OpenMode, Space};
+use crate::disk::{Disk, DiskEntry, DiskFile, OpenMode, Space};
 use crate::error::{Error, Posix, Result};
 use crate::format::FormatError;
 use crate::net::{Seal, ShardFooter, ShardHeader, ShardKey};
@@ -423,15 +423,17 @@ impl ShardStore {
         }
     }
 
-    /// Has the index list every shard of one of the 256 directories: somebody has put back what it does not know. Whether
-    /// they are good is not looked at.
-    pub fn adopt(&self, directory: u8) -> Result<()> {
-        let first = format!("{SHARDS_DIR}/{directory:02x}");
+    /// Has the index list every shard of `part` of `ADOPT_PARTS`, the 16 directories whose first three digits it is:
+    /// somebody has put back what the index does not know. Whether they are good is not looked at.
+    pub fn adopt(&self, part: u16) -> Result<()> {
+        let first = format!("{SHARDS_DIR}/{:02x}", part >> 4);
+        let digit = format!("{:x}", part & 15);
         let seconds = match self.disk.list(&first) {
             Err(error) if error.is(Posix::NotFound) => return Ok(()),
             other => other?,
         };
-        for second in seconds.into_iter().filter(|entry| entry.is_dir) {
+        let wanted = |entry: &DiskEntry| entry.is_dir && entry.name.starts_with(&digit);
+        for second in seconds.into_iter().filter(wanted) {
             let second = format!("{first}/{}", second.name);
             for name in self.files_in(&second)? {
                 let Some(key) = parse_name(&name) else { continue };

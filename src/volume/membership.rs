@@ -102,7 +102,7 @@ pub(super) fn candidates(
             let reserved = space.total_bytes / 100 * u64::from(reserve_percent);
             space.free_bytes.saturating_sub(reserved) / neighbours.max(1)
         });
-        let full = disks.is_full(candidate.disk) || disks.is_suspect(candidate.disk);
+        let full = disks.is_full(candidate.disk);
         (Candidate { room, ..candidate }, full)
     });
     used.collect()
@@ -220,6 +220,8 @@ impl Placer for RingPlacer {
         // A ring may be older than the loss of a disk by a moment.
         let mut found = rings.found(|ring| ring.walk(id));
         found.retain(|found| self.disks.get(found.disk).is_some());
+        // A slow disk stands in only where others do not suffice: it is better than a shard less.
+        found.sort_by_key(|found| (found.full, self.disks.is_suspect(found.disk)));
         let disks = choose(&found, class, priority)?;
         let disks = disks.into_iter().map(|disk| (HERE, disk)).collect();
         Ok(Target { id, class_id, class, epoch: rings.epoch, disks, priority })

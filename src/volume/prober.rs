@@ -49,7 +49,7 @@ impl Volume {
     async fn probe_used(&self, id: DiskId) {
         let Some(handle) = self.disks.get(id) else { return };
         let disk = Arc::clone(&handle.disk);
-        let mut look = handle.queue.run_background(move || {
+        let mut look = handle.queue.run_probe(move || {
             disk.identity()?;
             match superblock::read(&*disk)? {
                 Some(_) => Ok((disk.space()?, store::has_directory(&*disk)?)),

@@ -5,7 +5,7 @@ use super::{Shards, Step, Worker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::client::MetaClient;
 use crate::meta::store::View;
-use crate::net::{Operation, Response, ShardKey};
+use crate::net::{ADOPT_PARTS, Operation, Response, ShardKey};
 use crate::types::{DiskId, Incarnation, StripeId};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -33,8 +33,8 @@ pub struct Orphans {
 /// Where it is on a disk that it goes through.
 #[derive(Clone, Copy, Debug)]
 enum Place {
-    /// The index takes in what lies in this directory first.
-    Adopting(u8),
+    /// The index takes in what lies in this part of the directories first.
+    Adopting(u16),
     /// Behind this shard of the index.
     Listing(Option<ShardKey>),
 }
@@ -71,7 +71,7 @@ impl Orphans {
             return Ok(Step::Busy);
         }
         let page = match place {
-            Place::Adopting(directory) => self.adopt(disk, directory).await.map(Some),
+            Place::Adopting(part) => self.adopt(disk, part).await.map(Some),
             Place::Listing(after) => {
                 self.page(disk, after).await.map(|last| last.map(|last| Place::Listing(Some(last))))
             }
@@ -88,9 +88,10 @@ impl Orphans {
         page.map(|_last| Step::Busy)
     }
 
-    async fn adopt(&self, disk: DiskId, directory: u8) -> Result<Place> {
-        self.shards.call(disk, Operation::Adopt(directory)).await?;
-        Ok(directory.checked_add(1).map_or(Place::Listing(None), Place::Adopting))
+    async fn adopt(&self, disk: DiskId, part: u16) -> Result<Place> {
+        self.shards.call(disk, Operation::Adopt { part }).await?;
+        let next = part + 1;
+        Ok(if next < ADOPT_PARTS { Place::Adopting(next) } else { Place::Listing(None) })
     }
 
     /// Goes through one page; answers its last shard, and `None` at the end.

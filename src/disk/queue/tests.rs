@@ -78,3 +78,26 @@ async fn the_last_owner_may_be_a_job() {
     release.send(()).unwrap();
     ended.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_look_waits_for_no_job() {
+    let queue = DiskQueue::threads("probe", 1, 4).unwrap();
+    let (release, held) = channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    let block = || {
+        let held = Arc::clone(&held);
+        move || {
+            let _released = held.lock().unwrap().recv();
+            Ok(())
+        }
+    };
+    let jobs = futures_util::future::join(queue.run(block()), queue.run_background(block()));
+    let looks = async {
+        for number in 0..10 {
+            assert_eq!(queue.run_probe(move || Ok(number)).await.unwrap(), number);
+        }
+        drop(release);
+    };
+    let ((first, second), ()) = futures_util::future::join(jobs, looks).await;
+    first.and(second).unwrap();
+}

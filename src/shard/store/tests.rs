@@ -3,7 +3,7 @@ use crate::disk::local::LocalDisk;
 use crate::disk::sim::SimMachine;
 use crate::disk::{Disk, OpenMode};
 use crate::error::{ErrorKind, Posix};
-use crate::net::{Seal, ShardHeader, ShardKey};
+use crate::net::{ADOPT_PARTS, Seal, ShardHeader, ShardKey};
 use crate::types::{ClassId, DiskId, Epoch, ShardIndex, StripeId, VolumeId};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -211,8 +211,8 @@ fn an_index_that_is_wrong_is_put_right() {
     };
     write(&file_name(key(501)), &moved);
     write(&format!("{}/notes.txt", directories(key(501)).1), b"not ours");
-    for directory in 0..=255 {
-        store.adopt(directory).unwrap();
+    for part in 0..ADOPT_PARTS {
+        store.adopt(part).unwrap();
     }
     assert_eq!(store.list(None, 99).unwrap(), [1, 3, 501, 9000].map(key));
     store.verify(key(501)).unwrap();
