@@ -204,10 +204,14 @@ fn unmount_for_signal(request: &ServeRequest) {
     }
 }
 
-/// A mount point whose server died answers ENOTCONN: it is detached so that the new mount does not lie over it.
+/// A mount point whose server died answers ENOTCONN, and ECONNABORTED to who asked while it died: it is detached so that the
+/// new mount does not lie over it.
 fn detach_dead_mount(directory: &Path) {
     // The kernel answers a stat of the root from its cache even when the server is gone; statfs always asks.
-    let is_dead = || matches!(rustix::fs::statfs(directory), Err(rustix::io::Errno::NOTCONN));
+    let is_dead = || {
+        use rustix::io::Errno;
+        matches!(rustix::fs::statfs(directory), Err(Errno::NOTCONN | Errno::CONNABORTED))
+    };
     for _mount in 0..DEAD_MOUNTS_MAX {
         if !is_dead() {
             return;

@@ -120,6 +120,11 @@ fn run(command: Command) -> Result<ExitCode, Error> {
     done.map(|()| ExitCode::SUCCESS)
 }
 
+/// Whether a path leads to a mount whose server is gone, or was just going when it was asked.
+fn is_dead_mount(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))
+}
+
 /// Help and version go to stdout with code 0, wrong use to stderr with code 2.
 fn usage(error: &clap::Error) -> ExitCode {
     // A reader that went away does not change the code.

@@ -120,7 +120,7 @@ fn check_mount_point(directory: &Path) -> Result<()> {
     match std::fs::metadata(directory) {
         Ok(meta) if meta.is_dir() => Ok(()),
         Ok(_) => Err(Error::refused(format!("{} is not a directory", directory.display()))),
-        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => Ok(()),
+        Err(error) if super::is_dead_mount(&error) => Ok(()),
         Err(error) => Err(Error::refused(format!("mount point {}: {error}", directory.display()))),
     }
 }

@@ -101,7 +101,7 @@ fn make_mount_point(directory: &Path) -> Result<()> {
     match std::fs::create_dir_all(directory) {
         Ok(()) => Ok(()),
         // A dead mount or one of ours is in the way: the server says what to do about it.
-        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => Ok(()),
+        Err(error) if super::is_dead_mount(&error) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => {
             Err(Error::refused(format!("make the mount point {}: {error}", directory.display())))
