@@ -1,9 +1,9 @@
 //! Placement: which disks hold a stripe. A pure function of members, policy and stripe id; its result is recorded,
 //! never recomputed for reading.
 //!
-//! Three steps, each in its own module. [`shares`] says how many of the stripes each disk is to hold a shard of, so that
+//! Three steps, each in its own module. `shares` says how many of the stripes each disk is to hold a shard of, so that
 //! all disks fill up together. The *ring* orders the disks for each stripe, so that each disk is among the first n as
-//! often as its share says. [`domains`] filters this walk: a disk is passed over while its zone, rack or node holds as
+//! often as its share says. `domains` filters this walk: a disk is passed over while its zone, rack or node holds as
 //! many shards of the stripe as it may. These limits lie within each other, so taking the next disk that fits never
 //! ends short of n (a laminar matroid: all its bases have one size). With no labels told it filters nothing.
 //!
