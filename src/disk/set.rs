@@ -198,6 +198,26 @@ impl DiskSet {
         retire(taken);
     }
 
+    /// Takes a disk out of use for good, because it has left the volume. Idempotent.
+    pub fn let_go(&self, disk: DiskId, reason: &str) {
+        let taken = {
+            let mut slots = self.write();
+            let Some(slot) = slots.get_mut(&disk) else { return };
+            slot.reason = reason.to_string();
+            tracing::info!(
+                disk = disk.get(),
+                path = slot.label,
+                reason,
+                "disk has left the volume"
+            );
+            slot.handle.take()
+        };
+        self.changed();
+        if let Some(taken) = taken {
+            retire(taken);
+        }
+    }
+
     /// Takes a disk into use (again).
     pub fn admit(&self, handle: Arc<DiskHandle>) {
         let label = handle.disk.label();

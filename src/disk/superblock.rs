@@ -223,6 +223,11 @@ impl MemberState {
         matches!(self, Self::Healthy | Self::Down)
     }
 
+    /// Whether the disk is expected to be there: it holds, or may hold, what the volume needs.
+    pub const fn is_expected(self) -> bool {
+        matches!(self, Self::Healthy | Self::Down | Self::Draining)
+    }
+
     /// Whether the disk is in use as far as the list knows.
     pub const fn is_used(self) -> bool {
         matches!(self, Self::Healthy | Self::Draining)

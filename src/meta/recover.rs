@@ -124,7 +124,7 @@ pub async fn open(present: Vec<PresentDisk>, options: OpenOptions) -> Result<Ope
     let found = choose::choose(&present)?;
     let absent = found.list.disks.iter().filter(|member| {
         let here = present.iter().any(|disk| disk.superblock.disk == member.disk);
-        (member.state.counts() || member.state == MemberState::Draining) && !here
+        member.state.is_expected() && !here
     });
     let absent: Vec<_> = absent.cloned().collect();
     if absent.len() > usize::from(found.list.tolerance) && !options.read_only {

@@ -70,16 +70,16 @@ impl LastCensus {
     }
 }
 
-/// Good shards of a stripe of which `bad` are noted, when the disks that `is_here` says are in use.
-pub(super) fn good_shards(
+/// Disks with the good shards of a stripe of which `bad` are noted, when the disks that `is_here` says are in use.
+pub(super) fn good_disks(
     record: &StripeRecord,
     bad: u64,
     is_here: impl Fn(DiskId) -> bool,
-) -> usize {
-    let is_good = |(index, disk): &(ShardIndex, &DiskId)| {
+) -> impl Iterator<Item = DiskId> {
+    let is_good = move |(index, disk): &(ShardIndex, &DiskId)| {
         !record.is_missing(*index) && bad >> index.0 & 1 == 0 && is_here(**disk)
     };
-    record.shards().zip(&record.disks).filter(is_good).count()
+    record.shards().zip(&record.disks).filter(is_good).map(|(_index, disk)| *disk)
 }
 
 impl Census {
@@ -105,7 +105,7 @@ impl Census {
             view.repairs(after, PAGE)?.into_iter().map(|(id, entry)| (id, entry.bad)).collect();
         for (record, _live) in &page {
             let bad = noted.get(&record.id).copied().unwrap_or(0);
-            self.add(record, good_shards(record, bad, |disk| here.contains(&disk)));
+            self.add(record, good_disks(record, bad, |disk| here.contains(&disk)).count());
         }
         Ok(page.last().map(|(record, _live)| record.id))
     }

@@ -2,6 +2,8 @@
 
 use super::{Volume, VolumeOptions, World};
 use crate::config::Config;
+use crate::disk::set::DiskState;
+use crate::disk::superblock::MemberState;
 use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::fs::AtimeMode;
 use crate::meta::check::check;
@@ -112,8 +114,12 @@ impl Volume {
         for handle in self.disks.healthy() {
             self.check_surplus(handle.id, &mut report).await?;
         }
-        for status in self.disks.states() {
-            if let crate::disk::set::DiskState::Down(reason) = status.state {
+        let members = self.log.members();
+        let has_left = |disk: DiskId| {
+            members.member(disk).is_some_and(|member| member.state == MemberState::Removed)
+        };
+        for status in self.disks.states().into_iter().filter(|status| !has_left(status.id)) {
+            if let DiskState::Down(reason) = status.state {
                 report.notes.push(format!("{} was not checked: {reason}", status.label));
             }
         }

@@ -75,7 +75,7 @@ impl Together {
     pub(super) fn new(members: &MemberList) -> Self {
         let mut numbers: [BTreeMap<[&str; 3], usize>; 3] = Default::default();
         let mut domains = BTreeMap::new();
-        for member in members.disks.iter().filter(|member| member.state.counts()) {
+        for member in members.disks.iter().filter(|member| member.state.is_expected()) {
             let Labels { zone, rack, node, .. } = &member.labels;
             let (zone, rack, node) = (zone.as_str(), rack.as_str(), node.as_str());
             let names = [[zone, "", ""], [zone, rack, ""], [zone, rack, node]];

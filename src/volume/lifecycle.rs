@@ -1,6 +1,7 @@
 //! Disks come and go: one is added, replaced, drained, removed. Decides what is safe; the log puts it in force, and the
 //! workers move and rebuild.
 
+use super::census::good_disks;
 use super::labels::Together;
 use super::prober::disk_queue;
 use super::status::RepairReport;
@@ -8,7 +9,7 @@ use super::{Volume, find, format};
 use crate::disk::set::DiskHandle;
 use crate::disk::superblock::{Member, MemberState};
 use crate::error::{Error, Result};
-use crate::types::{DiskId, ShardIndex, StripeId};
+use crate::types::{DiskId, StripeId};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -184,8 +185,13 @@ impl Volume {
 
     /// A disk leaves the volume for good.
     async fn let_go(&self, disk: DiskId, reason: &str) -> Result<()> {
+        if self.log.status().disks == [disk] {
+            // The only copy of the metadata: another disk gets it first.
+            self.log.set_disk_state(disk, MemberState::Draining).await?;
+            self.log.restore_copies().await?;
+        }
         self.log.set_disk_state(disk, MemberState::Removed).await?;
-        self.disks.fail(disk, &Error::refused(reason));
+        self.disks.let_go(disk, reason);
         self.peers.remove_store(disk);
         self.look_again();
         Ok(())
@@ -278,12 +284,8 @@ impl Volume {
         let noted = self.noted()?;
         self.each_stripe(|record| {
             let bad = noted.get(&record.id).copied().unwrap_or(0);
-            let is_good = |(index, disk): &(ShardIndex, &DiskId)| {
-                let believed = !record.is_missing(*index) && bad >> index.0 & 1 == 0;
-                believed && self.disks.get(**disk).is_some()
-            };
-            let good: Vec<DiskId> =
-                record.shards().zip(&record.disks).filter(is_good).map(|(_, disk)| *disk).collect();
+            let is_here = |disk| self.disks.get(disk).is_some();
+            let good: Vec<DiskId> = good_disks(record, bad, is_here).collect();
             together.note(&good, self.margin(record, bad));
         })
     }

@@ -1,7 +1,7 @@
 //! What an open volume tells of itself: status, room, files.
 
 use super::Volume;
-use super::census::good_shards;
+use super::census::good_disks;
 use super::info::{ChunkInfo, FileInfo, ShardInfo, StripeInfo};
 use super::labels::Together;
 use super::membership::candidates;
@@ -245,7 +245,7 @@ impl Volume {
 
     /// How many more shards a stripe may lose of which `bad` are noted.
     pub(super) fn margin(&self, record: &StripeRecord, bad: u64) -> i64 {
-        let good = good_shards(record, bad, |disk| self.disks.get(disk).is_some());
+        let good = good_disks(record, bad, |disk| self.disks.get(disk).is_some()).count();
         count(good) - i64::from(record.class.scheme.k())
     }
 

@@ -122,7 +122,7 @@ impl Volume {
         let log_disks = self.log.status().disks;
         let log_left: Vec<u32> =
             log_disks.iter().filter(|disk| left.contains(disk)).map(|disk| disk.get()).collect();
-        let counted = members.disks.iter().filter(|member| member.state.counts());
+        let counted = members.disks.iter().filter(|member| member.state.is_expected());
         let counted: Vec<&Member> = counted.collect();
         let absent = counted.iter().filter(|member| !left.contains(&member.disk)).count();
         let named = |member: &&&Member| NamedDisk { id: member.disk.0, path: member.path.clone() };
@@ -157,7 +157,7 @@ impl Volume {
         let mut meant = BTreeSet::new();
         for word in words {
             let label = |of: &dyn Fn(&Member) -> bool| {
-                let with = members.disks.iter().filter(|member| member.state.counts());
+                let with = members.disks.iter().filter(|member| member.state.is_expected());
                 let found: Vec<DiskId> =
                     with.filter(|member| of(member)).map(|member| member.disk).collect();
                 if found.is_empty() {

@@ -45,6 +45,12 @@ fn a_disk_goes_and_comes_back() {
     assert_eq!(*changes.borrow_and_update(), 3);
     assert_eq!(states(&set), [(1, true, 2, false), (2, true, 0, false)]);
     assert_eq!(set.healthy().len(), 2);
+    // One that leaves has done nothing wrong.
+    set.let_go(DiskId(2), "it was drained");
+    set.let_go(DiskId(7), "nobody");
+    assert_eq!(*changes.borrow_and_update(), 4);
+    assert_eq!(states(&set), [(1, true, 2, false), (2, false, 0, false)]);
+    assert_eq!(set.states()[1].state, DiskState::Down("it was drained".into()));
 }
 
 #[test]

@@ -78,6 +78,13 @@ impl Shared {
                 "disk {disk} has been removed: it cannot come back"
             )));
         }
+        if !state.is_used() && side.log.disks() == [disk] {
+            return Err(Error::refused(format!(
+                "{} holds the only copy of the metadata, and no other disk can take it now: bring another disk back or \
+                 add one first",
+                member.path
+            )));
+        }
         member.state = state;
         if state == MemberState::Healthy {
             side.avoid.remove(&disk);

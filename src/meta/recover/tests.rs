@@ -284,6 +284,27 @@ async fn states_of_disks_are_recorded() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_last_disk_with_the_metadata_does_not_go() {
+    let machine = machine(3, "2+1").await;
+    let opened = mount(&machine, &[]).await.unwrap();
+    // No tick: the log is not given to another disk meanwhile.
+    opened.log.set_disk_state(DiskId(1), MemberState::Removed).await.unwrap();
+    assert_eq!(log_disks(&opened), [2]);
+    let refused = opened.log.set_disk_state(DiskId(2), MemberState::Removed).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Refused);
+    assert!(refused.to_string().contains("the only copy of the metadata"), "{refused}");
+    put(&opened, 0..3).await;
+    opened.log.sync().await.unwrap();
+    // Once it has been copied, it may go.
+    opened.log.set_disk_state(DiskId(2), MemberState::Draining).await.unwrap();
+    assert!(opened.log.restore_copies().await.unwrap());
+    opened.log.set_disk_state(DiskId(2), MemberState::Removed).await.unwrap();
+    assert_eq!(log_disks(&opened), [3]);
+    drop(opened);
+    assert_eq!(count(&mount(&machine, &[0, 1]).await.unwrap()), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_read_only_mount_writes_nothing() {
     let machine = machine(4, "2+1").await;
     let opened = mount(&machine, &[]).await.unwrap();

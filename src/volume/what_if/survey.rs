@@ -7,6 +7,7 @@ use crate::meta::store::View;
 use crate::stripe::layout::StripeRecord;
 use crate::types::{ChunkIndex, DiskId, FileKind, Ino, ROOT_INO, StripeId};
 use crate::volume::Volume;
+use crate::volume::census::good_disks;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -142,10 +143,8 @@ impl Survey {
 
     /// What becomes of a stripe with shards on these disks, of which `bad` are noted as such.
     fn fate_on(&self, record: &StripeRecord, bad: u64, disks: &BTreeSet<DiskId>) -> Fate {
-        let good = record.shards().zip(&record.disks).filter(|(index, disk)| {
-            !record.is_missing(*index) && bad >> index.0 & 1 == 0 && disks.contains(disk)
-        });
-        let (good, scheme) = (good.count(), record.class.scheme);
+        let good = good_disks(record, bad, |disk| disks.contains(&disk)).count();
+        let scheme = record.class.scheme;
         // Without the metadata nobody knows what the shards are.
         let unknown = self.all_lost && disks.len() < self.here.len();
         if good < usize::from(scheme.k()) || unknown {

@@ -174,7 +174,8 @@ impl Restorer {
     }
 
     /// Restores several shards at once, so that what they are computed from is read once. Answers false if that is not
-    /// possible, and nothing was done: one after the other may be.
+    /// possible, and nothing was done: one after the other may be. A damaged shard is never overwritten here: were two of
+    /// them, what is good in the one might be needed for the other.
     async fn restore_together(
         &self,
         wanted: &[(ShardIndex, Found)],
@@ -191,6 +192,9 @@ impl Restorer {
                 !lost.iter().any(|(_index, (_node, taken))| taken == disk)
             };
             let Some((node, disk)) = targets.iter().find(fresh).copied() else { return false };
+            if disk == from && *found == Found::Damaged {
+                return false;
+            }
             let Some(claim) = self.shards.claim(disk, ShardKey { stripe: id, index: *index })
             else {
                 return false;
