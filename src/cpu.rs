@@ -1,17 +1,32 @@
-//! The one way out of the async threads for heavy computation: a bounded number of blocking tasks.
+//! The one way out of the async threads for heavy computation: a bounded number of tasks.
 
+use crate::error::Result;
+use crate::lane::{Lane, Urgency};
 use tokio::sync::Semaphore;
+
+/// Background computations that may wait.
+const DEPTH: usize = 64;
 
 /// Runs heavy computations, at most a fixed number at once.
 #[derive(Debug)]
 pub struct Cpu {
     permits: Semaphore,
+    background: Option<Lane>,
 }
 
 impl Cpu {
-    /// At most `concurrency` computations at once.
+    /// At most `concurrency` computations at once, those that nobody waits for among them.
     pub fn new(concurrency: usize) -> Self {
-        Self { permits: Semaphore::new(concurrency.max(1)) }
+        Self { permits: Semaphore::new(concurrency.max(1)), background: None }
+    }
+
+    /// As `new`, with as many threads again for what nobody waits for: they take what others leave.
+    ///
+    /// Error: a thread could not be started.
+    pub fn with_background(concurrency: usize) -> Result<Self> {
+        let threads = concurrency.max(1);
+        let background = Lane::start("cpu-bg", threads, DEPTH, Urgency::Background)?;
+        Ok(Self { background: Some(background), ..Self::new(concurrency) })
     }
 
     /// Runs `work` on a blocking thread of the current runtime and answers with its value. A paused test
@@ -23,6 +38,19 @@ impl Cpu {
         match task.await {
             Ok(value) => value,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// As `run`, for what nobody waits for: repair.
+    ///
+    /// Errors: that of `work`; `Internal` if it panics.
+    pub async fn run_background<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        match &self.background {
+            Some(lane) => lane.run(work).await,
+            None => self.run(work).await,
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod error;
 pub mod extent;
 pub mod format;
 pub mod fs;
+pub mod lane;
 pub mod limits;
 pub mod load;
 pub mod meta;

@@ -144,7 +144,7 @@ impl Volume {
         peers.set_epoch(opened.log.epoch());
         open_stores(&opened, &peers, limits, options.read_only).await;
 
-        let (cpu, metrics) = (Arc::new(Cpu::new(threads(limits.cpu_threads))), Metrics::default());
+        let (cpu, metrics) = (computations(limits, &world)?, Metrics::default());
         let members =
             SetMembers::new(opened.disks.clone(), opened.log.clone(), limits.reserve_percent);
         let members = Arc::new(members);
@@ -324,6 +324,13 @@ fn stripe_ends(
 
 fn bytes(mib: u32) -> usize {
     usize::try_from(u64::from(mib) * MIB).unwrap_or(usize::MAX)
+}
+
+/// Where heavy computations run: in a simulated world nothing may leave the paused clock.
+fn computations(limits: &Limits, world: &World) -> Result<Arc<Cpu>> {
+    let concurrency = threads(limits.cpu_threads);
+    let cpu = if world.inline { Cpu::new(concurrency) } else { Cpu::with_background(concurrency)? };
+    Ok(Arc::new(cpu))
 }
 
 fn threads(configured: u32) -> usize {

@@ -366,11 +366,11 @@ impl StripeReader {
             timer.stop();
             Ok(rebuilt)
         };
-        let rebuilt = self.cpu.run(decode).await?;
-        self.metrics.recovered(match priority {
-            Priority::Sync | Priority::Read => Purpose::Read,
-            Priority::Background => Purpose::Repair,
-        });
+        let (rebuilt, purpose) = match priority {
+            Priority::Sync | Priority::Read => (self.cpu.run(decode).await?, Purpose::Read),
+            Priority::Background => (self.cpu.run_background(decode).await?, Purpose::Repair),
+        };
+        self.metrics.recovered(purpose);
         Ok(rebuilt)
     }
 

@@ -22,10 +22,24 @@ const SUFFERS_FACTOR: u32 = 2;
 const SUFFERS_MIN: Duration = Duration::from_micros(200);
 /// The best forgets this part of itself in each window: disks and habits change. Twice as much after a minute or two.
 const FORGETS: u32 = 400;
-/// The pace never falls below this, in bytes per second: repair always goes on.
-const PACE_MIN: u64 = 16 << 20;
+/// The pace never falls below this, in bytes per second read and written: repair always goes on.
+const PACE_MIN: u64 = 32 << 20;
+/// A foreground that suffers for so many windows at the least pace does not suffer from this work: reads of degraded
+/// stripes, for one, are slow until these are repaired. Then only what comes on top of that counts, ...
+const BLAMELESS_AFTER: u32 = 8;
+/// ... if it is more than this part.
+const ON_TOP: u32 = 4;
+/// In each window it grows by this part of itself: slower than the foreground shows what it costs.
+const GROWS: u64 = 8;
+/// Work that begins beside a foreground begins with this.
+const PACE_FIRST: u64 = 4 * PACE_MIN;
+/// Work that was not asked for so long begins anew: what the foreground took meanwhile is its best.
+const PAUSE: Duration = Duration::from_secs(2);
 /// Above this it limits nothing.
 const PACE_MAX: u64 = 16 << 30;
+
+/// No window has been tried.
+const NEVER: (u32, Duration) = (0, Duration::MAX);
 
 /// Configured caps in bytes per second, read and written together; `None` for none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -51,6 +65,10 @@ struct State {
     pace: u64,
     /// p90 of the foreground at its best.
     best: Option<Duration>,
+    /// p90 of a foreground that suffers from something else than this work.
+    without: Option<Duration>,
+    /// Windows at the least pace in which it suffered, one after the other, and its least p90 in them.
+    tried: (u32, Duration),
     looked: Instant,
 }
 
@@ -64,8 +82,15 @@ impl Throttle {
     /// Gives way to `foreground`.
     pub fn new(caps: Caps, foreground: Arc<Latencies>) -> Self {
         let now = Instant::now();
-        let state =
-            State { all: now, disks: BTreeMap::new(), pace: PACE_MAX, best: None, looked: now };
+        let state = State {
+            all: now,
+            disks: BTreeMap::new(),
+            pace: PACE_MAX,
+            best: None,
+            without: None,
+            tried: NEVER,
+            looked: now,
+        };
         Self { caps, foreground, state: Mutex::new(state) }
     }
 
@@ -105,22 +130,41 @@ impl Throttle {
     /// Halves the pace while the foreground suffers, and lets it grow again when it does not: additive growth would take
     /// minutes after a short peak.
     fn look(&self, state: &mut State, now: Instant) {
-        if now.duration_since(state.looked) < WINDOW {
+        let since = now.duration_since(state.looked);
+        if since < WINDOW {
             return;
         }
         state.looked = now;
         let window = self.foreground.take();
+        if since >= PAUSE {
+            let beside = window.count >= REQUESTS_MIN;
+            (state.without, state.tried) = (None, NEVER);
+            state.best = beside.then_some(window.p90).or(state.best);
+            state.pace = if beside { PACE_FIRST } else { PACE_MAX };
+            return;
+        }
         if window.count < REQUESTS_MIN {
             state.pace = state.pace.saturating_mul(2).min(PACE_MAX);
             return;
         }
         let best = state.best.map_or(window.p90, |best| (best + best / FORGETS).min(window.p90));
         state.best = Some(best);
-        if window.p90 > best * SUFFERS_FACTOR && window.p90 > best + SUFFERS_MIN {
+        let suffers = window.p90 > best * SUFFERS_FACTOR && window.p90 > best + SUFFERS_MIN;
+        state.without = state.without.filter(|_without| suffers);
+        if !suffers || state.without.is_some_and(|without| window.p90 <= without + without / ON_TOP)
+        {
+            state.pace = (state.pace + state.pace / GROWS).min(PACE_MAX);
+            state.tried = NEVER;
+        } else if state.pace > PACE_MIN {
             // From "no limit" it would take many windows to reach a pace that is felt.
-            state.pace = (state.pace.min(PACE_MIN << 6) / 2).max(PACE_MIN);
+            state.pace = (state.pace.min(PACE_MIN << 5) / 2).max(PACE_MIN);
         } else {
-            state.pace = (state.pace + state.pace / 4).min(PACE_MAX);
+            let (windows, least) = state.tried;
+            state.tried = (windows + 1, least.min(window.p90));
+            if windows + 1 >= BLAMELESS_AFTER {
+                state.without = Some(state.tried.1);
+                state.tried = NEVER;
+            }
         }
     }
 

@@ -73,10 +73,12 @@ const MAY_IMPORT: &[Row] = &[
     // Keys, headers and footers of shards are words that peers speak.
     row("shard/file", OPEN, &["net"]),
     row("meta/command", OPEN, &[]),
-    row("disk", OPEN, &[]),
+    // Threads for blocking work, one kind for disks and computations.
+    row("lane", OPEN, &[]),
+    row("disk", OPEN, &["lane"]),
     // Peers answer the space of a disk as the disk tells it.
     row("net", OPEN, &["disk!"]),
-    row("cpu", OPEN, &[]),
+    row("cpu", OPEN, &["lane"]),
     row("metrics", OPEN, &[]),
     // How loaded the foreground is: measured in fs, heeded by workers.
     row("load", &[], &[]),
@@ -156,8 +158,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("serde_json", &["admin", "cli", "volume/repair_log"]),
     ("getrandom", &["volume/format"]),
     ("libc", &["cli", "mountd"]),
-    // System calls; below the edge only the disk makes them.
-    ("rustix", &["disk/local", "cli", "mountd"]),
+    // System calls; below the edge only disks and threads make them.
+    ("rustix", &["disk/local", "lane", "cli", "mountd"]),
     // The admin socket is a file too.
     ("std::fs", &["disk/local", "admin", "cli", "mountd", "shardd"]),
     ("std::env", &["cli", "mountd", "shardd"]),

@@ -1,6 +1,9 @@
 use super::*;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use tokio::sync::oneshot;
 
 #[tokio::test]
 async fn jobs_answer_and_panics_are_errors() {
@@ -37,7 +40,7 @@ async fn a_full_queue_makes_the_caller_wait_but_not_the_other_lane() {
     assert!(futures_util::poll!(&mut second).is_pending());
     assert!(futures_util::poll!(&mut third).is_pending());
     let lanes = queue.lanes.as_ref().unwrap();
-    assert_eq!(lanes.foreground.room.available_permits(), 0);
+    assert_eq!(lanes.foreground.free_places(), 0);
     assert_eq!(queue.run_background(|| Ok(4)).await.unwrap(), 4);
     release.send(()).unwrap();
     hold.await.unwrap();

@@ -1,4 +1,4 @@
-use super::{Caps, PACE_MIN, REQUESTS_MIN, Throttle, WINDOW};
+use super::{Caps, PACE_FIRST, PACE_MIN, PAUSE, REQUESTS_MIN, Throttle, WINDOW};
 use crate::load::Latencies;
 use crate::types::DiskId;
 use std::sync::Arc;
@@ -79,10 +79,50 @@ async fn a_foreground_that_suffers_is_given_way_to_and_then_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_foreground_that_suffers_from_something_else_is_not_given_way_to_for_ever() {
+    let (throttle, latencies) = throttle(None, None);
+    let (good, degraded) = (Duration::from_millis(1), Duration::from_millis(4));
+    foreground(&throttle, &latencies, good).await;
+    for _second in 0..3 {
+        foreground(&throttle, &latencies, degraded).await;
+    }
+    assert_eq!(throttle.pace(), Some(PACE_MIN), "it is tried first whether it helps");
+    for _second in 0..4 {
+        foreground(&throttle, &latencies, degraded).await;
+    }
+    let grown = throttle.pace().unwrap();
+    assert!(grown > 4 * PACE_MIN, "it does not: {grown}");
+    for _second in 0..2 {
+        foreground(&throttle, &latencies, degraded * 2).await;
+    }
+    assert_eq!(throttle.pace(), Some(PACE_MIN), "what comes on top counts");
+    // Whole again: what was borne before is not borne any more.
+    for _second in 0..10 {
+        foreground(&throttle, &latencies, good).await;
+    }
+    let before = throttle.pace();
+    foreground(&throttle, &latencies, degraded).await;
+    assert!(throttle.pace().is_some() && throttle.pace() < Some(before.unwrap_or(u64::MAX)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_begins_beside_a_foreground_begins_gently() {
+    let (throttle, latencies) = throttle(None, None);
+    for pace in [Some(PACE_FIRST), None] {
+        if pace.is_some() {
+            (0..REQUESTS_MIN).for_each(|_request| latencies.note(Duration::from_millis(1)));
+        }
+        advance(PAUSE).await;
+        throttle.admit(&[]).unwrap();
+        assert_eq!(throttle.pace(), pace);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_there_means_full_speed_at_once() {
     let (throttle, latencies) = throttle(None, None);
     foreground(&throttle, &latencies, Duration::from_millis(1)).await;
-    for _second in 0..4 {
+    for _second in 0..3 {
         foreground(&throttle, &latencies, Duration::from_millis(9)).await;
     }
     assert_eq!(throttle.pace(), Some(PACE_MIN));
