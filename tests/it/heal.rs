@@ -112,6 +112,63 @@ fn shards_that_are_deleted_come_back() {
 }
 
 #[test]
+fn a_repair_without_room_goes_on_when_there_is_some() {
+    let volume = Volume::format_devices("4+2", &[120; 7]);
+    volume.set_limit("disk_out_s", 600, 1);
+    volume.mount();
+    write_files(&volume.mnt());
+    let mut filler = Vec::new();
+    for number in 0.. {
+        let path = volume.mnt().join(format!("filler{number}"));
+        match fs::write(&path, pattern(number, 4_000_000))
+            .and_then(|()| fs::File::open(&path)?.sync_all())
+        {
+            Ok(()) => filler.push((number, path)),
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
+                fs::remove_file(&path).unwrap();
+                break;
+            }
+        }
+    }
+    volume.sync();
+    wait_margin(&volume, "2");
+    volume.devices[3].detach();
+    wait_state(&volume, 3, "out");
+    // The others have no room for what it held: the repair fails, stripe by stripe, and is tried again later.
+    volume.wait_status("what has been tried in vain is noted", |status| {
+        status["repair"]["noted"].as_u64().unwrap() > 0
+    });
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let status = volume.status();
+    assert_ne!(status["state"], "read-only", "{status}");
+    assert!(status["stripes_by_margin"]["1"].as_u64().unwrap() > 0, "{status}");
+    let history = succeed(ironfs().args(["repair", "history", "--json"]).arg(volume.mnt()));
+    let history = String::from_utf8_lossy(&history.stdout).into_owned();
+    assert!(history.contains("skipped"), "{history}");
+    drop_caches();
+    check_files(&volume.mnt());
+    for (number, path) in &filler {
+        assert!(fs::read(path).unwrap() == pattern(*number, 4_000_000), "{}", path.display());
+    }
+    // With room it goes on by itself, in a new mount as well.
+    let (gone, kept) = filler.split_at(filler.len() / 2);
+    for (_number, path) in gone {
+        fs::remove_file(path).unwrap();
+    }
+    volume.remount();
+    wait_margin(&volume, "2");
+    drop_caches();
+    check_files(&volume.mnt());
+    for (number, path) in kept {
+        assert!(fs::read(path).unwrap() == pattern(*number, 4_000_000), "{}", path.display());
+    }
+    fsynced_write(&volume.mnt().join("after"), &pattern(1, 3_000_000));
+    volume.umount();
+    volume.fsck();
+}
+
+#[test]
 fn scrub_finds_rot_of_every_kind_and_repair_mends_it() {
     let volume = Volume::format("4+2", 6);
     volume.set_limit("scrub_days", 14, 0);

@@ -21,6 +21,7 @@ mod domains;
 mod heal;
 mod kill;
 mod loss;
+mod mend;
 mod metrics;
 mod model;
 mod posix;
