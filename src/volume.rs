@@ -172,7 +172,7 @@ impl Volume {
             options: fs_options(&options),
         })?);
         let shards = Shards::new(net, members);
-        let (repair, rebalance, lines) = healing::workers(healing::Parts {
+        let healing = healing::workers(healing::Parts {
             meta: meta.clone(),
             reader: reader.clone(),
             shards: shards.clone(),
@@ -195,13 +195,13 @@ impl Volume {
             cpu,
             data,
             fs,
-            repair,
-            rebalance,
+            repair: healing.repair.clone(),
+            rebalance: healing.rebalance.clone(),
             keepers: Keepers::default(),
             metrics,
             census: LastCensus::default(),
         });
-        let parts = keepers::Parts { reader, writer, placer, shards, found, lines };
+        let parts = keepers::Parts { reader, writer, placer, shards, found, healing };
         volume.start(parts, (opened.incarnation, opened.complete));
         Ok(volume)
     }

@@ -33,8 +33,15 @@ pub(super) struct Parts<'a> {
     pub(super) metrics: &'a Metrics,
 }
 
-/// The workers that move shards, and the lines that repair has for its log.
-pub(super) fn workers(parts: Parts<'_>) -> (Arc<Repair>, Arc<Rebalance>, Receiver<RepairLine>) {
+/// The workers that move shards, what paces them, and the lines that repair has for its log.
+pub(super) struct Workers {
+    pub(super) repair: Arc<Repair>,
+    pub(super) rebalance: Arc<Rebalance>,
+    pub(super) throttle: Arc<Throttle>,
+    pub(super) lines: Receiver<RepairLine>,
+}
+
+pub(super) fn workers(parts: Parts<'_>) -> Workers {
     let Parts { meta, reader, shards, placer, now, load, limits, metrics } = parts;
     let throttle = Arc::new(Throttle::new(caps(limits), load));
     let (journal, lines) = RepairLog::new(metrics.repairs.clone());
@@ -48,8 +55,14 @@ pub(super) fn workers(parts: Parts<'_>) -> (Arc<Repair>, Arc<Rebalance>, Receive
         throttle: throttle.clone(),
         concurrency: usize::try_from(limits.repair_stripes).unwrap_or(1),
     }));
-    let rebalance = RebalanceParts { meta, shards, placer, repair: repair.clone(), throttle };
-    (repair, Arc::new(Rebalance::new(rebalance)), lines)
+    let rebalance = Arc::new(Rebalance::new(RebalanceParts {
+        meta,
+        shards,
+        placer,
+        repair: repair.clone(),
+        throttle: throttle.clone(),
+    }));
+    Workers { repair, rebalance, throttle, lines }
 }
 
 fn caps(limits: &Limits) -> Caps {

@@ -2,6 +2,7 @@
 
 use super::Volume;
 use super::absence::Absence;
+use super::healing::Workers;
 use super::membership::RingPlacer;
 use super::prober::PROBE_PERIOD;
 use super::repair_log;
@@ -81,7 +82,7 @@ pub(super) struct Parts {
     pub(super) placer: Arc<RingPlacer>,
     pub(super) shards: Shards,
     pub(super) found: mpsc::Receiver<Finding>,
-    pub(super) lines: mpsc::Receiver<RepairLine>,
+    pub(super) healing: Workers,
 }
 
 impl Volume {
@@ -108,9 +109,10 @@ impl Volume {
         tasks.spawn(self.data.clone().run_flusher(stop.clone()));
         tasks.spawn(collect(Arc::downgrade(self), parts.found, stop.clone()));
 
-        tasks.spawn(write_repair_log(self.disks.clone(), parts.lines, stop.clone()));
-
-        let Parts { reader, writer, placer, shards, .. } = parts;
+        let Parts {
+            reader, writer, placer, shards, healing: Workers { throttle, lines, .. }, ..
+        } = parts;
+        tasks.spawn(write_repair_log(self.disks.clone(), lines, stop.clone()));
         let meta = || self.meta.clone();
         let pack = PackLimits {
             hot_bytes: u64::from(self.config.limits.hot_mib) << 20,
@@ -140,6 +142,7 @@ impl Volume {
             inventory: inventory.clone(),
             now: self.options.clock.clone(),
             limits: scrub_limits(&self.config.limits),
+            throttle,
         }));
         runner.start(scrub.clone());
         // It is set once: this is the only place.

@@ -5,6 +5,7 @@ use super::inventory::Inventory;
 use super::meter::Meter;
 use super::orphans::Orphans;
 use super::repair::{Now, Repair};
+use super::throttle::Throttle;
 use super::{IDLE_PAUSE, Shards, Step, Worker};
 use crate::error::{ErrorKind, Posix, Result};
 use crate::meta::client::MetaClient;
@@ -58,6 +59,8 @@ pub struct ScrubParts {
     pub now: Now,
     /// How often and how fast.
     pub limits: ScrubLimits,
+    /// Says when: it gives way to users, and shares its caps with repair and moves.
+    pub throttle: Arc<Throttle>,
 }
 
 /// Reads everything, again and again.
@@ -77,6 +80,9 @@ impl std::fmt::Debug for Scrub {
 struct Progress {
     /// `None` until it is read from the metadata.
     state: Option<ScrubState>,
+    /// The last stripe of the pass under way. Those that are written meanwhile belong to the next one, or a pass beside
+    /// busy writers would never end.
+    until: Option<StripeId>,
     /// Before this nothing is read.
     next: Instant,
     saved_at: Instant,
@@ -87,7 +93,7 @@ impl Scrub {
     /// Goes on where the metadata says.
     pub fn new(parts: ScrubParts) -> Self {
         let now = Instant::now();
-        let progress = Progress { state: None, next: now, saved_at: now, unsaved: 0 };
+        let progress = Progress { state: None, until: None, next: now, saved_at: now, unsaved: 0 };
         Self { parts, progress: Mutex::new(progress), meter: Meter::default() }
     }
 
@@ -159,11 +165,17 @@ impl Scrub {
             // Short, so that `start` is noticed.
             return Ok(Step::Throttled(wait.min(IDLE_PAUSE)));
         }
-        let page = self.parts.meta.view()?.stripes(state.after, 1)?;
-        let Some((record, _live)) = page.into_iter().next() else {
+        let Some(record) = self.next_stripe(&state)? else {
             return self.finish(state).await.map(|()| Step::Busy);
         };
-        let (bytes, bad) = self.check(&record).await?;
+        let here = self.here(&record);
+        let shard_bytes = record.geometry().shard_bytes();
+        let load: Vec<_> = here.iter().map(|(_index, disk)| (*disk, shard_bytes)).collect();
+        if let Err(wait) = self.parts.throttle.admit(&load) {
+            return Ok(Step::Throttled(wait.min(IDLE_PAUSE)));
+        }
+        let bytes = here.len() as u64 * shard_bytes;
+        let bad = self.check(&record, here).await?;
         self.meter.note(bytes);
         let damaged = bad.len() as u64;
         if !bad.is_empty() {
@@ -191,19 +203,37 @@ impl Scrub {
         Ok(Step::Busy)
     }
 
-    /// Reads all shards of a stripe that are there; answers their bytes and the bad ones.
-    async fn check(&self, record: &StripeRecord) -> Result<(u64, Vec<(StripeId, ShardIndex)>)> {
+    /// The next stripe of the pass.
+    fn next_stripe(&self, state: &ScrubState) -> Result<Option<StripeRecord>> {
+        let view = self.parts.meta.view()?;
+        let held = self.progress().until;
+        let until = if held.is_some() { held } else { view.last_stripe()? };
+        self.progress().until = until;
+        let next = view.stripes(state.after, 1)?.pop().map(|(record, _live)| record);
+        Ok(next.filter(|record| until.is_some_and(|until| record.id <= until)))
+    }
+
+    /// The shards of a stripe that should be on disks that are there.
+    fn here(&self, record: &StripeRecord) -> Vec<(ShardIndex, DiskId)> {
         let disks = self.parts.shards.disks();
-        let here = record
-            .shards()
-            .zip(&record.disks)
-            .filter(|(index, disk)| is_here(&disks, **disk) && !record.is_missing(*index));
-        let checks = here.map(|(index, _disk)| async move {
+        let shards = record.shards().zip(record.disks.iter().copied());
+        let here = |(index, disk): &(ShardIndex, DiskId)| {
+            is_here(&disks, *disk) && !record.is_missing(*index)
+        };
+        shards.filter(here).collect()
+    }
+
+    /// Reads these shards of a stripe; answers the bad ones.
+    async fn check(
+        &self,
+        record: &StripeRecord,
+        shards: Vec<(ShardIndex, DiskId)>,
+    ) -> Result<Vec<(StripeId, ShardIndex)>> {
+        let checks = shards.into_iter().map(|(index, _disk)| async move {
             (index, self.parts.reader.verify_shard(record, index).await)
         });
-        let results = join_all(checks).await;
-        let bytes = results.len() as u64 * record.geometry().shard_bytes();
-        let bad: Vec<ShardIndex> = results
+        let bad: Vec<ShardIndex> = join_all(checks)
+            .await
             .into_iter()
             .filter(|(_index, result)| result.as_ref().is_err_and(|error| is_bad(error.kind())))
             .map(|(index, _result)| index)
@@ -214,7 +244,7 @@ impl Scrub {
             let at = usize::from(index.0);
             now.as_ref().is_some_and(|now| now.disks.get(at) == record.disks.get(at))
         };
-        Ok((bytes, bad.into_iter().filter(still).map(|index| (record.id, index)).collect()))
+        Ok(bad.into_iter().filter(still).map(|index| (record.id, index)).collect())
     }
 
     /// How long to wait after so many bytes.
@@ -235,6 +265,7 @@ impl Scrub {
         (state.running, state.hurried, state.after) = (false, false, None);
         state.finished = Some((self.parts.now)());
         state.passes += 1;
+        self.progress().until = None;
         tracing::info!(
             stripes = state.stripes,
             damaged = state.damaged,

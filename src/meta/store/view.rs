@@ -236,6 +236,13 @@ impl View {
         Ok(found)
     }
 
+    /// The live stripe with the largest id: the one that was begun last.
+    pub fn last_stripe(&self) -> Result<Option<StripeId>> {
+        let stripes = self.table(STRIPE)?;
+        let last = stripes.last().map_err(db)?;
+        Ok(last.map(|(id, _row)| StripeId(id.value())))
+    }
+
     /// Up to `limit` stripes of the delete queue behind `after`.
     pub fn dead_stripes(&self, after: Option<StripeId>, limit: usize) -> Result<Vec<StripeRecord>> {
         let table = self.table(DEAD)?;

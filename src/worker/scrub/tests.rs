@@ -2,6 +2,7 @@ use super::*;
 use crate::net::{Operation, ShardKey};
 use crate::types::Incarnation;
 use crate::worker::testing::{Rig, noise, settle};
+use crate::worker::throttle::Caps;
 use std::sync::atomic::Ordering;
 
 const DAY: i64 = 24 * 3600;
@@ -21,6 +22,7 @@ fn scrub(rig: &Rig, repair: &Arc<Repair>, days: i64, bytes_per_second: u64) -> S
         inventory: Arc::new(inventory),
         now: rig.now(),
         limits: ScrubLimits { period, bytes_per_second },
+        throttle: Arc::new(Throttle::new(Caps::default(), Arc::default())),
     })
 }
 
@@ -148,4 +150,44 @@ async fn disks_that_are_away_are_passed_over() {
     let state = scrub.state().unwrap();
     assert_eq!((state.passes, state.damaged), (1, 0));
     assert_eq!(rig.meta.view().unwrap().repair_count().unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_keeps_to_the_caps_of_all_background_work() {
+    let rig = Rig::new("2+1", 4);
+    let repair = Arc::new(rig.repair());
+    let ino = rig.create().await;
+    for first in 0..20 {
+        rig.write(ino, first, &noise(first, 60_000)).await;
+    }
+    let mut scrub = scrub(&rig, &repair, 14, 1 << 40);
+    scrub.start().await.unwrap();
+    let caps = Caps { all: Some(64 << 10), disk: None };
+    scrub.parts.throttle = Arc::new(Throttle::new(caps, Arc::default()));
+    let start = Instant::now();
+    pass(&scrub).await;
+    let state = scrub.state().unwrap();
+    assert_eq!((state.passes, state.stripes), (1, rig.stripes().len() as u64));
+    let least = Duration::from_millis(state.bytes * 1000 / (64 << 10)) * 9 / 10;
+    assert!(start.elapsed() >= least, "{} bytes in {:?}", state.bytes, start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_ends_although_more_is_written_all_the_time() {
+    let rig = Rig::new("2+1", 4);
+    let repair = Arc::new(rig.repair());
+    let ino = rig.create().await;
+    for first in 0..5 {
+        rig.write(ino, first, &noise(first, 60_000)).await;
+    }
+    let before = rig.stripes().len() as u64;
+    let scrub = scrub(&rig, &repair, 14, 1 << 40);
+    scrub.start().await.unwrap();
+    for more in 5..25 {
+        let _step = scrub.step().await.unwrap();
+        rig.write(ino, more, &noise(more, 60_000)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let state = scrub.state().unwrap();
+    assert_eq!((state.passes, state.stripes), (1, before));
 }
