@@ -157,7 +157,7 @@ fn inode(row: &[u8]) -> Decoded<Inode> {
     let ino = Ino(r.u64()?);
     let kind = FileKind::from_code(r.u8()?).ok_or(FormatError::Invalid("kind of an inode"))?;
     let mut inode = new_inode(ino, kind);
-    (inode.mode, inode.class) = (u32::from(r.u16()?), ClassId(r.u16()?));
+    (inode.mode, inode.class) = (mode(u32::from(r.u16()?))?, ClassId(r.u16()?));
     (inode.parent, inode.version, inode.size) = (Ino(r.u64()?), Version(r.u64()?), r.u64()?);
     inode.atime = take_time(&mut r)?;
     if has(OWNER) {
@@ -181,11 +181,17 @@ fn inode(row: &[u8]) -> Decoded<Inode> {
     Ok(inode)
 }
 
+/// Permission bits: what else there was would be lost when the row is written again.
+fn mode(bits: u32) -> Decoded<u32> {
+    if bits & !0o7777 == 0 { Ok(bits) } else { Err(FormatError::Invalid("mode of an inode")) }
+}
+
 /// An inode of version 1.
 fn old_inode(mut r: Reader<'_>) -> Decoded<Inode> {
     let ino = Ino(r.u64()?);
     let kind = FileKind::from_code(r.u8()?).ok_or(FormatError::Invalid("kind of an inode"))?;
-    let (mode, uid, gid, links, rdev) = (r.u32()?, r.u32()?, r.u32()?, r.u32()?, r.u32()?);
+    let (mode, uid, gid) = (mode(r.u32()?)?, r.u32()?, r.u32()?);
+    let (links, rdev) = (r.u32()?, r.u32()?);
     let size = r.u64()?;
     let (atime, mtime, ctime) = (take_time(&mut r)?, take_time(&mut r)?, take_time(&mut r)?);
     let class = ClassId(r.u16()?);
