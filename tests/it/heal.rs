@@ -4,6 +4,7 @@ use crate::loss::{check_files, drop_caches, fsynced_write, write_files};
 use crate::real::{Volume, fail, ironfs, pattern, succeed, wait};
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// Waits until no stripe may lose fewer than `margin` shards.
 fn wait_margin(volume: &Volume, margin: &str) {
@@ -69,7 +70,7 @@ fn a_disk_that_stays_away_is_given_up_and_used_again_when_it_returns() {
     aside(&volume, &[5], true);
     wait_state(&volume, 5, "down");
     fsynced_write(&volume.mnt().join("late"), &pattern(9, 3_000_000));
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(3));
     wait_state(&volume, 5, "down");
     drop_caches();
     check_files(&volume.mnt());
@@ -139,7 +140,7 @@ fn a_repair_without_room_goes_on_when_there_is_some() {
     volume.wait_status("what has been tried in vain is noted", |status| {
         status["repair"]["noted"].as_u64().unwrap() > 0
     });
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(3));
     let status = volume.status();
     assert_ne!(status["state"], "read-only", "{status}");
     assert!(status["stripes_by_margin"]["1"].as_u64().unwrap() > 0, "{status}");
@@ -312,13 +313,40 @@ fn a_drain_survives_kill_and_can_be_called_off() {
     wait_state(&volume, 3, "removed");
     wait_margin(&volume, "2");
     aside(&volume, &[3], false);
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    std::thread::sleep(Duration::from_secs(2));
     wait_state(&volume, 3, "removed");
     drop_caches();
     check_files(&volume.mnt());
     volume.remount();
     wait_state(&volume, 3, "removed");
     check_files(&volume.mnt());
+    volume.umount();
+    volume.fsck();
+}
+
+#[test]
+fn repair_keeps_within_its_cap() {
+    const STRIPES: u64 = 10;
+    const FILE_BYTES: usize = 3_000_000;
+    const CAP_MIB: u32 = 10;
+    let volume = Volume::format("4+2", 6);
+    volume.set_limit("repair_mib_s", 0, CAP_MIB);
+    volume.mount();
+    for number in 0..STRIPES {
+        fs::write(volume.mnt().join(format!("f{number}")), pattern(number, FILE_BYTES)).unwrap();
+        volume.sync();
+    }
+    let full = |disk: usize| walk(&volume.disks[disk].join("shards")).len();
+    assert!(full(1) as u64 >= STRIPES);
+    let start = Instant::now();
+    for disk in [0, 3] {
+        fs::remove_dir_all(volume.disks[disk].join("shards")).unwrap();
+    }
+    wait("the shards are there again", || full(0) == full(1) && full(3) == full(1));
+    // Four shards of each stripe are read and two written, and the first stripe is paid for afterwards.
+    let bytes = (STRIPES - 1) * FILE_BYTES as u64 / 4 * 6;
+    let least = Duration::from_millis(bytes * 1000 / (u64::from(CAP_MIB) << 20)) * 9 / 10;
+    assert!(start.elapsed() > least, "{bytes} bytes in {:?}", start.elapsed());
     volume.umount();
     volume.fsck();
 }

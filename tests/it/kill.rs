@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Rounds of kill -9; the soak run sets IRONFS_CASES.
-fn rounds() -> u64 {
+pub(crate) fn rounds() -> u64 {
     std::env::var_os("IRONFS_CASES")
         .and_then(|cases| cases.to_str().and_then(|cases| cases.parse().ok()))
         .unwrap_or(10)
@@ -18,7 +18,7 @@ fn rounds() -> u64 {
 
 /// What a writer has been told is durable.
 #[derive(Default)]
-struct Acknowledged {
+pub(crate) struct Acknowledged {
     /// Files `a/N` below this number were written whole and fsynced, in order.
     files: AtomicU64,
     /// Length of `log` that was fsynced; byte i is i % 251.
@@ -90,33 +90,42 @@ fn verify(mnt: &Path, done: &Acknowledged) {
     assert!(left.count() <= 1, "unlinked files come back");
 }
 
+/// A mounted volume with the files that a writer expects.
+pub(crate) fn begin(volume: &Volume) -> Arc<Acknowledged> {
+    fs::create_dir(volume.mnt().join("a")).unwrap();
+    fs::File::create(volume.mnt().join("log")).unwrap().sync_all().unwrap();
+    fs::File::open(volume.mnt()).unwrap().sync_all().unwrap();
+    Arc::default()
+}
+
+/// Writes for a while and kills the server; `after` happens before it is mounted again and looked through.
+pub(crate) fn round(volume: &Volume, done: &Arc<Acknowledged>, round: u64, after: impl FnOnce()) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (mnt, seen, ended) = (volume.mnt(), Arc::clone(done), Arc::clone(&stop));
+    let writer = std::thread::spawn(move || write(&mnt, round, &ended, &seen));
+    std::thread::sleep(Duration::from_millis(150 + round * 97 % 700));
+    volume.kill();
+    stop.store(true, Ordering::Relaxed);
+    // An error is expected: the server is gone.
+    drop(writer.join().unwrap());
+    after();
+    volume.mount();
+    verify(&volume.mnt(), done);
+    // The writer starts from what is there: what was not acknowledged may be there or not.
+    let length = fs::metadata(volume.mnt().join("log")).unwrap().len();
+    if length > done.appended.load(Ordering::Relaxed) {
+        let file = fs::OpenOptions::new().write(true).open(volume.mnt().join("log")).unwrap();
+        file.set_len(done.appended.load(Ordering::Relaxed)).unwrap();
+        file.sync_all().unwrap();
+    }
+}
+
 #[test]
 fn what_was_fsynced_survives_kill_9() {
     let volume = Volume::format("4+2", 6);
     volume.mount();
-    fs::create_dir(volume.mnt().join("a")).unwrap();
-    fs::File::create(volume.mnt().join("log")).unwrap().sync_all().unwrap();
-    fs::File::open(volume.mnt()).unwrap().sync_all().unwrap();
-    let done = Arc::new(Acknowledged::default());
-    for round in 0..rounds() {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (mnt, seen, ended) = (volume.mnt(), Arc::clone(&done), Arc::clone(&stop));
-        let writer = std::thread::spawn(move || write(&mnt, round, &ended, &seen));
-        std::thread::sleep(Duration::from_millis(150 + round * 97 % 700));
-        volume.kill();
-        stop.store(true, Ordering::Relaxed);
-        // An error is expected: the server is gone.
-        drop(writer.join().unwrap());
-        volume.mount();
-        verify(&volume.mnt(), &done);
-        // The writer starts from what is there: what was not acknowledged may be there or not.
-        let length = fs::metadata(volume.mnt().join("log")).unwrap().len();
-        if length > done.appended.load(Ordering::Relaxed) {
-            let file = fs::OpenOptions::new().write(true).open(volume.mnt().join("log")).unwrap();
-            file.set_len(done.appended.load(Ordering::Relaxed)).unwrap();
-            file.sync_all().unwrap();
-        }
-    }
+    let done = begin(&volume);
+    (0..rounds()).for_each(|number| round(&volume, &done, number, || ()));
     // What the killed servers had put and not committed is collected.
     volume.wait_status("every shard belongs to a stripe", |status| {
         let margins = status["stripes_by_margin"].as_object().unwrap().values();

@@ -112,9 +112,7 @@ async fn look(fs: &Fs, ino: Ino) -> Checked<Found> {
 
 /// The states between which the tree may be: at least the last one that was synced, at most the last one begun.
 fn bounds(record: &Record, at: usize) -> (usize, usize) {
-    let synced = |moment: &Moment| {
-        moment.done && matches!(moment.op.kind, Kind::Sync | Kind::Checkpoint | Kind::Fsync)
-    };
+    let synced = |moment: &Moment| moment.done && moment.op.kind.is_sync();
     let moments = &record.moments;
     let low = moments.iter().rposition(|moment| synced(moment) && moment.ends <= at);
     let high = moments.iter().rposition(|moment| moment.begins <= at);
@@ -166,9 +164,11 @@ fn oldest(record: &Record, at: usize, id: Id, state: usize) -> usize {
     let holds = moments.filter(|(number, moment)| match moment.op.kind {
         _ if !moment.done => false,
         Kind::Sync | Kind::Checkpoint => moment.ends <= at,
-        Kind::Fsync => moment.ends <= at && moment.file == Some(id),
+        Kind::Fsync | Kind::Fdatasync => moment.ends <= at && moment.file == Some(id),
         // A name that was moved comes with what was dirty before it; an exchange with that of both.
-        Kind::Rename | Kind::Exchange => *number < state && moment.file == Some(id),
+        Kind::Rename | Kind::RenameNoReplace | Kind::Exchange => {
+            *number < state && moment.file == Some(id)
+        }
         _ => false,
     });
     holds.map(|(number, _moment)| number + 1).next_back().unwrap_or(0)

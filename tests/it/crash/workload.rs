@@ -18,6 +18,10 @@ use std::time::Duration;
 
 const O_RDWR: i32 = 0o2;
 const O_EXCL: i32 = 0o200;
+const FALLOC_KEEP_SIZE: i32 = 1;
+const FALLOC_PUNCH_HOLE: i32 = 2;
+/// Versions of content begin here in what comes before the workload.
+const EARLIER: usize = 1000;
 const NAMES: [&[u8]; 3] = [b"a", b"b", b"c"];
 const DIRECTORIES: [&[u8]; 2] = [b"x", b"y"];
 /// Operations of one workload.
@@ -39,6 +43,24 @@ pub(super) enum Kind {
     Sync,
     Checkpoint,
     Wait,
+    // These only in the bounded workloads.
+    Rmdir,
+    Symlink,
+    RenameNoReplace,
+    Fallocate,
+    Punch,
+    Fdatasync,
+    FsyncDir,
+}
+
+impl Kind {
+    /// Whether what was done before is durable behind it: of one file, or all names.
+    pub(super) const fn is_sync(self) -> bool {
+        matches!(
+            self,
+            Self::Fsync | Self::Fdatasync | Self::FsyncDir | Self::Sync | Self::Checkpoint
+        )
+    }
 }
 
 /// An operation on name `file` of six, with another name where it takes two.
@@ -146,10 +168,10 @@ struct Writer<'a> {
     reclaims: bool,
 }
 
-/// Runs `ops`; `before` is called when the volume is ready, with all before durable.
+/// Runs `ops`; `before` is called when the volume is ready, with all before durable, that of `earlier` too.
 pub(super) async fn record(
     rig: Rig,
-    ops: &[Op],
+    (earlier, ops): (&[Op], &[Op]),
     before: &dyn Fn(&Rig),
     reclaims: bool,
 ) -> Checked<Record> {
@@ -166,6 +188,9 @@ pub(super) async fn record(
     };
     for (number, name) in DIRECTORIES.into_iter().enumerate() {
         writer.directories[number] = writer.mkdir(ROOT, name).await.map_err(failed)?.unwrap();
+    }
+    for (number, op) in earlier.iter().enumerate() {
+        writer.step(EARLIER + number, op).await.map_err(failed)?;
     }
     writer.volume.sync().await.map_err(failed)?;
     rig.machine.settle();
@@ -215,8 +240,12 @@ impl Writer<'_> {
         match op.kind {
             Kind::Create => return self.create((parent, name)).await,
             Kind::Mkdir => return Ok(self.mkdir(parent, name).await?.is_some()),
-            Kind::Rename | Kind::Exchange => {
-                let mode = if op.kind == Kind::Rename { Rename::Replace } else { Rename::Exchange };
+            Kind::Rename | Kind::Exchange | Kind::RenameNoReplace => {
+                let mode = match op.kind {
+                    Kind::Rename => Rename::Replace,
+                    Kind::Exchange => Rename::Exchange,
+                    _ => Rename::NoReplace,
+                };
                 if self.reference.rename((parent, name), (to, to_name), mode).is_err() {
                     return Ok(false);
                 }
@@ -236,6 +265,24 @@ impl Writer<'_> {
                     return Ok(false);
                 }
                 self.fs.unlink(parent_ino, name).await?;
+            }
+            Kind::Rmdir => {
+                if self.reference.rmdir(parent, name).is_err() {
+                    return Ok(false);
+                }
+                self.fs.rmdir(parent_ino, name).await?;
+            }
+            Kind::Symlink => {
+                let kind = (FileKind::Symlink, 0o777, b"target".as_slice());
+                let Ok(id) = self.reference.create(parent, name, kind) else { return Ok(false) };
+                let made = self.fs.symlink(&root_user(), parent_ino, name, b"target").await?;
+                self.fs.forget(made.ino, 1);
+                self.inos.insert(id, made.ino);
+            }
+            Kind::FsyncDir => {
+                let handle = self.fs.opendir(parent_ino).await?.handle;
+                self.fs.fsyncdir(parent_ino, handle).await?;
+                self.fs.releasedir(parent_ino, handle).await?;
             }
             Kind::SetXattr => {
                 let Ok(id) = self.target(op) else { return Ok(false) };
@@ -292,11 +339,22 @@ impl Writer<'_> {
                 fs.setattr(&caller, ino, set).await?;
                 self.reference.truncate(id, op.length);
             }
-            _ => {
+            Kind::Fallocate | Kind::Punch => {
+                let (zeroes, mode) = match op.kind {
+                    Kind::Punch => (true, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE),
+                    _ => (false, 0),
+                };
+                let (at, count) = (op.offset as u64, op.length as u64);
+                fs.fallocate(&caller, (ino, handle), at, count, mode).await?;
+                let place = (op.offset, op.length);
+                let extended = self.reference.fallocate(id, place, (zeroes, zeroes));
+                assert_eq!(extended, Ok(()), "a length that is not 0");
+            }
+            kind => {
                 if self.reclaims {
                     self.reclaim()?;
                 }
-                fs.fsync(ino, handle, false).await?;
+                fs.fsync(ino, handle, kind == Kind::Fdatasync).await?;
             }
         }
         fs.release(ino, handle).await?;

@@ -1,0 +1,109 @@
+//! The real program over a medium that forgets: the kill loop, with what was not synced lost or torn each time, and disks that
+//! answer EIO or are slow.
+
+use crate::faulty::Medium;
+use crate::kill::{begin, round, rounds};
+use crate::loss::{check_files, drop_caches, fsynced_write, write_files};
+use crate::real::{Volume, ironfs, pattern};
+use crate::sim::disk::{Call, SimMachine};
+use std::cell::RefCell;
+use std::fs;
+use std::time::Duration;
+
+const DISKS: usize = 6;
+/// States of which the last one is taken: the first two are "nothing" and "everything" that was not synced.
+const STATES: usize = 6;
+
+fn volume_on(machine: &SimMachine) -> (Volume, Medium) {
+    let volume = Volume::prepare(DISKS, &std::env::temp_dir());
+    let medium = Medium::mount(machine, &volume.disks);
+    volume.format_disks("4+2", &["--allow-same-device"]);
+    (volume, medium)
+}
+
+#[test]
+fn what_was_fsynced_survives_a_power_cut_below_the_program() {
+    let machine = RefCell::new(SimMachine::new(1, DISKS));
+    let (volume, medium) = volume_on(&machine.borrow());
+    volume.mount();
+    let done = begin(&volume);
+    for number in 0..rounds() {
+        round(&volume, &done, number, || {
+            let cut = {
+                let machine = machine.borrow();
+                let states = machine.crash_states(machine.journal_len(), STATES, number);
+                states.last().expect("there is always a state").image
+            };
+            let after = SimMachine::from_image(cut);
+            medium.replace(&after);
+            machine.replace(after);
+        });
+    }
+    volume.umount();
+    volume.fsck();
+    drop(volume);
+    medium.unmount();
+}
+
+#[test]
+fn the_harness_notices_syncs_that_do_nothing() {
+    let machine = RefCell::new(SimMachine::new(1, DISKS));
+    let (volume, medium) = volume_on(&machine.borrow());
+    volume.mount();
+    let done = begin(&volume);
+    (0..DISKS).for_each(|disk| machine.borrow().skip_syncs(disk, Call::SyncData, u32::MAX));
+    let lost = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        round(&volume, &done, 5, || {
+            let cut = {
+                let machine = machine.borrow();
+                let mut states = machine.crash_states(machine.journal_len(), 1, 1);
+                states.next().expect("there is always a state").image
+            };
+            let after = SimMachine::from_image(cut);
+            medium.replace(&after);
+            machine.replace(after);
+        });
+    }));
+    assert!(lost.is_err(), "nothing that was synced is there, and nobody has noticed");
+    // It may not even have been mounted.
+    drop(ironfs().arg("umount").arg(volume.mnt()).output().unwrap());
+    drop(volume);
+    medium.unmount();
+}
+
+#[test]
+fn disks_that_answer_eio_or_are_slow() {
+    let machine = SimMachine::new(1, DISKS);
+    let (volume, medium) = volume_on(&machine);
+    volume.mount();
+    write_files(&volume.mnt());
+    volume.sync();
+    // A slow disk is waited for, or passed over; nothing is wrong.
+    medium.delay(4, Duration::from_millis(30));
+    fsynced_write(&volume.mnt().join("slow"), &pattern(3, 2_000_000));
+    drop_caches();
+    check_files(&volume.mnt());
+    medium.delay(4, Duration::ZERO);
+    // Two disks fail syncs, writes and reads in turn: each call goes on with the others.
+    for (number, call) in
+        [Call::SyncData, Call::Write, Call::Read, Call::SyncDir].into_iter().enumerate()
+    {
+        for disk in [1, 2] {
+            machine.fail_next(disk, call, 3);
+        }
+        let name = format!("despite{number}");
+        fsynced_write(&volume.mnt().join(&name), &pattern(number as u64, 2_000_000));
+        drop_caches();
+        check_files(&volume.mnt());
+        assert!(fs::read(volume.mnt().join(&name)).unwrap() == pattern(number as u64, 2_000_000));
+        (0..DISKS).for_each(|disk| machine.heal(disk));
+        volume.wait_status("the disks are used again, and all is whole", |status| {
+            let margins = status["stripes_by_margin"].as_object().unwrap();
+            status["state"] == "healthy" && margins.keys().all(|margin| margin == "2")
+        });
+    }
+    volume.umount();
+    volume.fsck();
+    drop(volume);
+    medium.unmount();
+}
