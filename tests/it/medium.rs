@@ -11,7 +11,7 @@ use std::fs;
 use std::time::Duration;
 
 const DISKS: usize = 6;
-/// States of which the last one is taken: the first two are "nothing" and "everything" that was not synced.
+/// States of a cut: the first two are "nothing" and "everything" of what was not synced, the others are drawn.
 const STATES: usize = 6;
 
 fn volume_on(machine: &SimMachine) -> (Volume, Medium) {
@@ -19,6 +19,17 @@ fn volume_on(machine: &SimMachine) -> (Volume, Medium) {
     let medium = Medium::mount(machine, &volume.disks);
     volume.format_disks("4+2", &["--allow-same-device"]);
     (volume, medium)
+}
+
+/// The power goes: of `states` that this can leave, the last one is there afterwards.
+fn cut(machine: &RefCell<SimMachine>, medium: &Medium, states: usize, seed: u64) {
+    let after = {
+        let machine = machine.borrow();
+        let found = machine.crash_states(machine.journal_len(), states, seed);
+        SimMachine::from_image(found.last().expect("there is always a state").image)
+    };
+    medium.replace(&after);
+    machine.replace(after);
 }
 
 #[test]
@@ -29,14 +40,7 @@ fn what_was_fsynced_survives_a_power_cut_below_the_program() {
     let done = begin(&volume);
     for number in 0..rounds() {
         round(&volume, &done, number, || {
-            let cut = {
-                let machine = machine.borrow();
-                let states = machine.crash_states(machine.journal_len(), STATES, number);
-                states.last().expect("there is always a state").image
-            };
-            let after = SimMachine::from_image(cut);
-            medium.replace(&after);
-            machine.replace(after);
+            cut(&machine, &medium, STATES, number);
         });
     }
     volume.umount();
@@ -54,14 +58,7 @@ fn the_harness_notices_syncs_that_do_nothing() {
     (0..DISKS).for_each(|disk| machine.borrow().skip_syncs(disk, Call::SyncData, u32::MAX));
     let lost = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         round(&volume, &done, 5, || {
-            let cut = {
-                let machine = machine.borrow();
-                let mut states = machine.crash_states(machine.journal_len(), 1, 1);
-                states.next().expect("there is always a state").image
-            };
-            let after = SimMachine::from_image(cut);
-            medium.replace(&after);
-            machine.replace(after);
+            cut(&machine, &medium, 1, 1);
         });
     }));
     assert!(lost.is_err(), "nothing that was synced is there, and nobody has noticed");

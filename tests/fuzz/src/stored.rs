@@ -33,6 +33,11 @@ fn seal(bytes: &mut [u8], at: usize) {
     }
 }
 
+/// Whether `accepts` the bytes as they are, or with their sums put right: it is asked of both.
+fn either(data: &[u8], sealed: &[u8], accepts: impl Fn(&[u8]) -> bool) -> bool {
+    accepts(data) | accepts(sealed)
+}
+
 /// What `encode` writes.
 fn encoded(encode: impl FnOnce(&mut Writer)) -> Vec<u8> {
     let mut writer = Writer::new();
@@ -58,16 +63,13 @@ pub(super) fn superblock(data: &[u8]) -> bool {
     slot[SUM].fill(0);
     let sum = xxh3(&slot).to_le_bytes();
     put(&mut slot, SUM.start, &sum);
-    for bytes in [data, &slot] {
-        if let Ok(found) = Superblock::decode(bytes) {
-            // Labels that no program would write are read all the same, and refused when they are written.
-            if let Ok(again) = found.encode() {
-                assert_eq!(Superblock::decode(&again), Ok(found));
-                return true;
-            }
-        }
-    }
-    false
+    either(data, &slot, |bytes| {
+        let Ok(found) = Superblock::decode(bytes) else { return false };
+        // Labels that no program would write are read all the same, and refused when they are written.
+        let Ok(again) = found.encode() else { return false };
+        assert_eq!(Superblock::decode(&again), Ok(found));
+        true
+    })
 }
 
 /// Where the sum of a shard's header lies.
@@ -76,16 +78,13 @@ const SHARD_SUM_AT: usize = 51;
 pub(super) fn shard_header(data: &[u8]) -> bool {
     let mut sealed = data.to_vec();
     seal(&mut sealed, SHARD_SUM_AT);
-    let mut accepted = false;
-    for bytes in [data, &sealed] {
-        if let Ok((volume, header)) = decode_header(bytes) {
-            let again = encode_header(volume, &header);
-            assert_eq!(again.len() as u64, HEADER_BYTES);
-            assert_eq!(decode_header(&again), Ok((volume, header)));
-            accepted = true;
-        }
-    }
-    accepted
+    either(data, &sealed, |bytes| {
+        let Ok((volume, header)) = decode_header(bytes) else { return false };
+        let again = encode_header(volume, &header);
+        assert_eq!(again.len() as u64, HEADER_BYTES);
+        assert_eq!(decode_header(&again), Ok((volume, header)));
+        true
+    })
 }
 
 pub(super) fn shard_footer(data: &[u8]) -> bool {
@@ -131,21 +130,18 @@ fn check_footer(footer: &Footer) {
 pub(super) fn shard_trailer(data: &[u8]) -> bool {
     let mut sealed = data.to_vec();
     seal(&mut sealed, 24);
-    [data, &sealed].into_iter().any(|bytes| decode_trailer(bytes).is_ok())
+    either(data, &sealed, |bytes| decode_trailer(bytes).is_ok())
 }
 
 pub(super) fn slot_table(data: &[u8]) -> bool {
     let mut sealed = data.to_vec();
     let at = sealed.len().saturating_sub(8);
     seal(&mut sealed, at);
-    let mut accepted = false;
-    for bytes in [data, &sealed] {
-        if let Ok(table) = SlotTable::decode(bytes) {
-            assert_eq!(SlotTable::decode(&table.encode()).as_ref(), Ok(&table));
-            accepted = true;
-        }
-    }
-    accepted
+    either(data, &sealed, |bytes| {
+        let Ok(table) = SlotTable::decode(bytes) else { return false };
+        assert_eq!(SlotTable::decode(&table.encode()), Ok(table));
+        true
+    })
 }
 
 /// Four bytes of length, four of the range that is wanted, one of flags; then the body.
@@ -187,14 +183,11 @@ pub(super) fn frame(data: &[u8]) -> bool {
 pub(super) fn log_header(data: &[u8]) -> bool {
     let mut sealed = data.to_vec();
     seal(&mut sealed, 48);
-    let mut accepted = false;
-    for bytes in [data, &sealed] {
-        if let Ok(header) = Header::decode(bytes) {
-            assert_eq!(Header::decode(&header.encode()).map(|again| again.first), Ok(header.first));
-            accepted = true;
-        }
-    }
-    accepted
+    either(data, &sealed, |bytes| {
+        let Ok(header) = Header::decode(bytes) else { return false };
+        assert_eq!(Header::decode(&header.encode()), Ok(header));
+        true
+    })
 }
 
 pub(super) fn log_record(data: &[u8]) -> bool {
