@@ -6,6 +6,7 @@ use crate::error::Result;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+pub mod behind;
 pub mod local;
 pub mod mirror;
 pub mod queue;

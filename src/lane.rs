@@ -2,14 +2,14 @@
 
 use crate::error::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// How long a queue that is dropped waits for jobs under way. One that hangs longer is on a device that does not
-/// answer; its thread is left behind, so that shutting down does not hang too.
+/// How long threads that should end are waited for. One that hangs longer is on a device that does not answer; it is
+/// left behind, so that shutting down does not hang too.
 const DROP_WAIT: Duration = Duration::from_secs(2);
 
 /// How much less of a busy processor background threads get: at this nice value a tenth of what a foreground thread does
@@ -45,7 +45,15 @@ pub struct Lane {
     name: String,
     /// One permit for each place in the queue, so that submitting never blocks a thread.
     room: Arc<Semaphore>,
-    jobs: Option<SyncSender<(Job, OwnedSemaphorePermit)>>,
+    jobs: SyncSender<(Job, OwnedSemaphorePermit)>,
+    /// Dropped after `jobs`, which ends them.
+    _crew: Crew,
+}
+
+/// Threads that do the same. Whoever drops it has told them to end.
+#[derive(Debug)]
+pub(crate) struct Crew {
+    name: String,
     /// Closed when the last thread has ended. In a mutex only to be `Sync`.
     ended: Mutex<Receiver<()>>,
     threads: Vec<JoinHandle<()>>,
@@ -64,25 +72,9 @@ impl Lane {
     pub fn start(name: &str, threads: usize, depth: usize, urgency: Urgency) -> Result<Self> {
         let (sender, receiver) = sync_channel(depth);
         let receiver = Arc::new(Mutex::new(receiver));
-        let (alive, ended) = channel();
-        let thread = |number: usize| {
-            let (receiver, alive) = (receiver.clone(), alive.clone());
-            std::thread::Builder::new()
-                .name(format!("{name}-{number}"))
-                .spawn(move || {
-                    urgency.adopt();
-                    serve(&receiver, alive);
-                })
-                .map_err(|error| Error::from_io(format!("start thread {number} of {name}"), error))
-        };
-        let threads = (0..threads).map(thread).collect::<Result<Vec<_>>>()?;
-        Ok(Self {
-            name: name.to_owned(),
-            room: Arc::new(Semaphore::new(depth)),
-            jobs: Some(sender),
-            ended: Mutex::new(ended),
-            threads,
-        })
+        let crew = Crew::start(name, threads, urgency, move || serve(&receiver))?;
+        let room = Arc::new(Semaphore::new(depth));
+        Ok(Self { name: name.to_owned(), room, jobs: sender, _crew: crew })
     }
 
     /// Runs `job` and answers with its result. Waits while the queue is full. May be cancelled: the job then still runs if
@@ -98,15 +90,14 @@ impl Lane {
             // Nobody listens if the caller was cancelled; then the result concerns nobody.
             drop(answer.send(job()));
         });
-        let jobs = self.jobs.as_ref().ok_or_else(closed)?;
-        jobs.send((job, room)).map_err(|_closed| closed())?;
+        self.jobs.send((job, room)).map_err(|_closed| closed())?;
         let panicked = |_dropped| Error::internal(format!("a job of {} panicked", self.name));
         answered.await.map_err(panicked)?
     }
 }
 
-/// Runs jobs until the queue is closed. `_alive` tells the lane, by being dropped, that this thread has ended.
-fn serve(jobs: &Mutex<Receiver<(Job, OwnedSemaphorePermit)>>, _alive: Sender<()>) {
+/// Runs jobs until the queue is closed.
+fn serve(jobs: &Mutex<Receiver<(Job, OwnedSemaphorePermit)>>) {
     loop {
         let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((job, room)) = next else { return };
@@ -117,19 +108,55 @@ fn serve(jobs: &Mutex<Receiver<(Job, OwnedSemaphorePermit)>>, _alive: Sender<()>
     }
 }
 
-impl Drop for Lane {
+/// Drops `thing` on a thread of its own: what is closed with it may hang on a device that does not answer.
+pub fn drop_apart(thing: impl Send + 'static) {
+    let dropping = std::thread::Builder::new().name("closing".into()).spawn(move || drop(thing));
+    if let Err(error) = dropping {
+        // The closure, and with it the thing, is dropped in this thread: slower, and right.
+        tracing::warn!(%error, "no thread to close files with");
+    }
+}
+
+impl Crew {
+    /// So many threads with this name that run `body` once.
+    ///
+    /// Error: a thread could not be started.
+    pub(crate) fn start(
+        name: &str,
+        threads: usize,
+        urgency: Urgency,
+        body: impl Fn() + Clone + Send + 'static,
+    ) -> Result<Self> {
+        // Tells, by being dropped, that a thread has ended.
+        let (alive, ended) = channel::<()>();
+        let thread = |number: usize| {
+            let (body, alive) = (body.clone(), alive.clone());
+            std::thread::Builder::new()
+                .name(format!("{name}-{number}"))
+                .spawn(move || {
+                    let _alive = alive;
+                    urgency.adopt();
+                    body();
+                })
+                .map_err(|error| Error::from_io(format!("start thread {number} of {name}"), error))
+        };
+        let threads = (0..threads).map(thread).collect::<Result<Vec<_>>>()?;
+        Ok(Self { name: name.to_owned(), ended: Mutex::new(ended), threads })
+    }
+}
+
+impl Drop for Crew {
     fn drop(&mut self) {
-        self.jobs = None;
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
         let own = std::thread::current().id();
-        // The last owner may let go inside a job: that thread cannot wait for itself.
+        // The last owner may let go inside one of them: it cannot wait for itself.
         let inside = self.threads.iter().any(|thread| thread.thread().id() == own);
         if !inside && ended.recv_timeout(DROP_WAIT) == Err(RecvTimeoutError::Timeout) {
-            tracing::warn!(queue = self.name, "a job hangs; leaving its thread behind");
+            tracing::warn!(name = self.name, "a thread hangs; leaving it behind");
             return;
         }
         for thread in self.threads.drain(..).filter(|_thread| !inside) {
-            // Jobs cannot unwind out of `serve`.
+            // What it panicked with was logged.
             drop(thread.join());
         }
     }

@@ -50,9 +50,10 @@ use keepers::Keepers;
 use membership::{RingPlacer, SetMembers};
 use spaces::Spaces;
 use status::Remount;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -114,6 +115,8 @@ pub struct Volume {
     repair: Arc<Repair>,
     rebalance: Arc<Rebalance>,
     keepers: Keepers,
+    /// Disks that are down and being looked for.
+    looking: Mutex<BTreeSet<DiskId>>,
     metrics: Metrics,
     census: LastCensus,
 }
@@ -198,6 +201,7 @@ impl Volume {
             repair: healing.repair.clone(),
             rebalance: healing.rebalance.clone(),
             keepers: Keepers::default(),
+            looking: Mutex::default(),
             metrics,
             census: LastCensus::default(),
         });

@@ -4,6 +4,7 @@
 use crate::disk::queue::DiskQueue;
 use crate::disk::{Disk, Space};
 use crate::error::{Error, ErrorKind, Posix};
+use crate::lane::drop_apart;
 use crate::types::DiskId;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -301,13 +302,5 @@ impl DiskSet {
 
 /// Drops a handle where nobody waits: its queue joins threads that may hang on the broken device.
 fn retire(handle: Arc<DiskHandle>) {
-    if handle.queue.is_inline() {
-        return drop(handle);
-    }
-    let retired =
-        std::thread::Builder::new().name("disk-retire".into()).spawn(move || drop(handle));
-    if let Err(error) = retired {
-        // The closure, and with it the handle, is dropped in this thread: slower, and right.
-        tracing::warn!(%error, "no thread to close a disk with");
-    }
+    if handle.queue.is_inline() { drop(handle) } else { drop_apart(handle) }
 }

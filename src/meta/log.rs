@@ -23,8 +23,11 @@
 use crate::disk::set::DiskHandle;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, ErrorKind, Posix, Result};
+use crate::lane::drop_apart;
 use crate::types::{DiskId, Epoch, LogPosition, VolumeId};
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -253,11 +256,7 @@ impl LogDisk {
     /// Appends a batch; durable on return.
     pub async fn append(&self, batch: Arc<Batch>) -> Result<()> {
         let context = format!("append to the log at {} on disk {}", batch.first(), self.id());
-        let work = self.work(move |writer| writer.append(&batch));
-        let answer = match tokio::time::timeout(SILENT, work).await {
-            Ok(answer) => answer,
-            Err(_elapsed) => Err(Error::unavailable(format!("no answer for {SILENT:?}"))),
-        };
+        let answer = self.work(move |writer| writer.append(&batch)).await;
         answer.map_err(|error| error.while_doing(context))
     }
 
@@ -290,16 +289,40 @@ impl SegmentLog {
 
     /// Forgets a disk; what is under way there does not matter any more.
     pub fn remove(&mut self, disk: DiskId) {
-        self.members.retain(|member| member.id() != disk);
+        for member in self.members.extract_if(.., |member| member.id() == disk) {
+            if !member.handle.queue.is_inline() {
+                drop_apart(member);
+            }
+        }
     }
 
-    /// Appends a batch on all disks at once. Answers with the disks on which it is not durable.
+    /// Appends a batch on all disks at once. Answers with the disks on which it is not durable: those that failed, and
+    /// those that were silent while another one has it. While all are silent they are waited for: nothing would be
+    /// gained without them.
     pub async fn append(&self, batch: Arc<Batch>) -> Vec<(DiskId, Error)> {
         let append = |member: &LogDisk| {
             let (member, batch) = (member.clone(), batch.clone());
             async move { (member.id(), member.append(batch).await) }
         };
-        failures(join_all(self.members.iter().map(append)).await)
+        let mut appends: FuturesUnordered<_> = self.members.iter().map(append).collect();
+        let mut silence = std::pin::pin!(tokio::time::sleep(SILENT));
+        let mut answers = Vec::new();
+        loop {
+            let has_one = answers.iter().any(|(_disk, answer): &(_, Result<()>)| answer.is_ok());
+            tokio::select! {
+                biased;
+                answer = appends.next() => match answer {
+                    Some(answer) => answers.push(answer),
+                    None => break,
+                },
+                () = &mut silence, if has_one => break,
+            }
+        }
+        let answered = |disk: DiskId| answers.iter().any(|(other, _answer)| *other == disk);
+        let silent = self.disks().into_iter().filter(|disk| !answered(*disk));
+        let silent: Vec<_> = silent.map(|disk| (disk, Err(self::silent("a batch")))).collect();
+        answers.extend(silent);
+        failures(answers)
     }
 
     /// Frees what is before `position` on all disks. Answers with the disks where that failed.
@@ -308,9 +331,8 @@ impl SegmentLog {
             let member = member.clone();
             async move {
                 let work = member.work(move |writer| writer.trim(position));
-                let silent = || Error::unavailable(format!("no answer to a trim for {SILENT:?}"));
                 let answer = tokio::time::timeout(SILENT, work).await;
-                (member.id(), answer.unwrap_or_else(|_elapsed| Err(silent())))
+                (member.id(), answer.unwrap_or_else(|_elapsed| Err(silent("a trim"))))
             }
         };
         failures(join_all(self.members.iter().map(trim)).await)
@@ -354,6 +376,10 @@ fn list_files(disk: &dyn Disk) -> Result<Vec<(String, Epoch, LogPosition)>> {
     };
     // Names sort as their numbers do.
     Ok(entries.into_iter().filter_map(|entry| parse(entry.name)).collect())
+}
+
+fn silent(what: &str) -> Error {
+    Error::unavailable(format!("no answer to {what} for {SILENT:?}"))
 }
 
 fn failures(answers: Vec<(DiskId, Result<()>)>) -> Vec<(DiskId, Error)> {

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::meta::Log;
 use crate::meta::client::Views;
 use crate::meta::command::Command;
-use crate::meta::local::state::{Overlay, open_copy, open_mirror, read_clean, replay};
+use crate::meta::local::state::{Overlay, beside, open_copy, open_mirror, read_clean, replay};
 use crate::meta::local::{Deaths, LocalLog, Start, StateHandle};
 use crate::meta::log::merge::Merged;
 use crate::meta::log::scan::scan;
@@ -320,7 +320,7 @@ impl Survey {
         let mut used = vec![handle.id];
         let equals = self.copies.iter().filter(|(disk, other)| *disk != handle.id && *other == at);
         for other in equals.filter_map(|(disk, _at)| disks.get(*disk)) {
-            let file = open_copy(&*other.disk, OpenMode::Write);
+            let file = open_copy(&*other.disk, OpenMode::Write).and_then(|f| beside(&other, f));
             match file.and_then(|file| mirror.attach(other.id, file)) {
                 Ok(true) => used.push(other.id),
                 Ok(false) => {}

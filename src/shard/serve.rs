@@ -88,9 +88,9 @@ impl LocalPeers {
         stores.insert(disk, store);
     }
 
-    /// Serves nothing as `disk` any more, and lets go of its files and its lock.
-    pub fn remove_store(&self, disk: DiskId) {
-        self.stores.write().unwrap_or_else(PoisonError::into_inner).remove(&disk);
+    /// Serves nothing as `disk` any more. Whoever drops the store lets go of its files and its lock.
+    pub fn remove_store(&self, disk: DiskId) -> Option<Arc<ShardStore>> {
+        self.stores.write().unwrap_or_else(PoisonError::into_inner).remove(&disk)
     }
 
     /// All stores.

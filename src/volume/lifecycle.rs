@@ -9,6 +9,7 @@ use super::{Volume, find, format};
 use crate::disk::set::DiskHandle;
 use crate::disk::superblock::{Member, MemberState};
 use crate::error::{Error, Result};
+use crate::lane::drop_apart;
 use crate::types::{DiskId, StripeId};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -187,12 +188,19 @@ impl Volume {
     async fn let_go(&self, disk: DiskId, reason: &str) -> Result<()> {
         if self.log.status().disks == [disk] {
             // The only copy of the metadata: another disk gets it first.
+            let before = self.log.members().member(disk).map(|member| member.state);
             self.log.set_disk_state(disk, MemberState::Draining).await?;
-            self.log.restore_copies().await?;
+            let copied = self.log.restore_copies().await;
+            if !matches!(copied, Ok(true)) {
+                // What follows is refused then, and the disk is as it was.
+                self.log.set_disk_state(disk, before.unwrap_or(MemberState::Healthy)).await?;
+            }
         }
         self.log.set_disk_state(disk, MemberState::Removed).await?;
         self.disks.let_go(disk, reason);
-        self.peers.remove_store(disk);
+        if let Some(store) = self.peers.remove_store(disk).filter(|_store| !self.world.inline) {
+            drop_apart(store);
+        }
         self.look_again();
         Ok(())
     }

@@ -9,8 +9,10 @@ use crate::error::{Error, Result};
 use crate::shard::store;
 use crate::types::DiskId;
 use futures_util::future::join_all;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// How often each disk is looked at: a loss shows in `status` within two seconds.
 pub(super) const PROBE_PERIOD: Duration = Duration::from_millis(500);
@@ -25,17 +27,34 @@ impl Volume {
         let looks = self.disks.states().into_iter().filter(used).map(|status| async move {
             match status.state {
                 DiskState::Healthy | DiskState::Suspect => self.probe_used(status.id).await,
-                DiskState::Down(_) => {
-                    let look = self.probe_down(status.id);
-                    match tokio::time::timeout(self.silence().1, look).await {
-                        Ok(Ok(())) => {}
-                        Ok(Err(error)) => tracing::debug!("disk {} stays down: {error}", status.id),
-                        Err(_elapsed) => tracing::debug!("disk {} does not answer", status.id),
-                    }
-                }
+                DiskState::Down(_) => self.look_for(status.id).await,
             }
         });
         join_all(looks).await;
+    }
+
+    /// Looks for a disk that is down, and waits as long as a disk may be silent. A look that takes longer goes on, and
+    /// there is no other meanwhile: each has threads, which hang as long as the disk does.
+    async fn look_for(self: &Arc<Self>, id: DiskId) {
+        if !self.looking().insert(id) {
+            return;
+        }
+        let (volume, (done, ended)) = (Arc::clone(self), oneshot::channel::<()>());
+        self.keepers.run(async move {
+            if let Err(error) = volume.probe_down(id).await {
+                tracing::debug!("disk {id} stays down: {error}");
+            }
+            volume.looking().remove(&id);
+            drop(done);
+        });
+        if tokio::time::timeout(self.silence().1, ended).await.is_err() {
+            tracing::debug!("disk {id} does not answer");
+        }
+    }
+
+    // A set is never half changed: a poisoned lock is good.
+    fn looking(&self) -> MutexGuard<'_, BTreeSet<DiskId>> {
+        self.looking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long a disk may be silent before it is suspect, and before it is down.
@@ -88,8 +107,16 @@ impl Volume {
     async fn reopen_store(&self, handle: &DiskHandle) {
         let id = handle.id;
         tracing::error!(disk = id.get(), "the shards of a disk are gone; they will be repaired");
-        self.peers.remove_store(id);
-        match open_store(self.id, handle, &self.config.limits, false).await {
+        let before = self.peers.remove_store(id);
+        let closed = handle.queue.run(move || {
+            drop(before);
+            Ok(())
+        });
+        let opened = match closed.await {
+            Ok(()) => open_store(self.id, handle, &self.config.limits, false).await,
+            Err(error) => Err(error),
+        };
+        match opened {
             Ok(store) => self.peers.add_store(id, store),
             Err(error) => return self.disks.fail(id, &error),
         }
@@ -98,14 +125,15 @@ impl Volume {
 
     /// A disk that is down comes back when its path leads to a directory that is this very disk.
     async fn probe_down(self: &Arc<Self>, id: DiskId) -> Result<()> {
-        // What served it before still holds its lock.
-        self.peers.remove_store(id);
+        let before = self.peers.remove_store(id);
         let path = self.disk_path(id)?;
         let opener = Arc::clone(&self.world.opener);
         let (volume, holder) = (self.id, self.options.holder.clone());
         let queue = self.limits_queue(id)?;
         let disk = queue
             .run(move || {
+                // What served it before still holds its lock. Closing its files may hang, as all that follows.
+                drop(before);
                 let disk = opener(&path)?;
                 let superblock = superblock::read(&*disk)?
                     .ok_or_else(|| Error::refused(format!("{} is empty", disk.label())))?;

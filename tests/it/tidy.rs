@@ -88,7 +88,7 @@ const MAY_IMPORT: &[Row] = &[
     row("meta/store", OPEN, &["meta!", "meta/tables", "meta/model", "disk"]),
     row("meta/changes", OPEN, &[]),
     row("meta/client", OPEN, &["meta!", "meta/changes", "meta/store"]),
-    row("meta/log", OPEN, &["meta!", "disk", "net"]),
+    row("meta/log", OPEN, &["meta!", "disk", "net", "lane"]),
     // Compares what the tables hold; offline, for fsck.
     row("meta/check", OPEN, &["meta!", "meta/store"]),
     // The local log joins records on disks with the state copies that follow them, and answers readers' views.
@@ -110,7 +110,7 @@ const MAY_IMPORT: &[Row] = &[
     row("fs/data", OPEN, &["fs", "stripe", "meta!", "meta/client", "meta/store", "cpu", "net"]),
     // Orders to peers (delete, list) are not stripes.
     row("worker", OPEN, &["stripe", "meta!", "meta/client", "meta/store", "cpu", "net"]),
-    row("volume", OPEN, &["disk", "net", "cpu", "meta", "shard", "stripe", "fs", "worker"]),
+    row("volume", OPEN, &["disk", "net", "cpu", "lane", "meta", "shard", "stripe", "fs", "worker"]),
     row(
         "admin",
         OPEN,

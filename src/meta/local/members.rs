@@ -3,7 +3,7 @@
 use super::order::{Shared, position};
 use super::read_only;
 use super::rounds::Side;
-use super::state::{begin_copy, promote};
+use super::state::{begin_copy, beside, promote};
 use crate::config::labels::Labels;
 use crate::disk::mirror::MirrorFile;
 use crate::disk::set::DiskHandle;
@@ -207,9 +207,7 @@ impl Shared {
                     let next = Superblock { volume, name, disk: id, sequence, members };
                     superblock::write(&*disk, &next)
                 });
-                let silent = |_elapsed| Err(Error::unavailable("no answer to a superblock"));
-                let answer = tokio::time::timeout(SILENT, work).await.unwrap_or_else(silent);
-                Some((id, answer.err()?))
+                Some((id, in_time(work).await.err()?))
             }
         };
         join_all(handles.iter().map(write)).await.into_iter().flatten().collect()
@@ -330,11 +328,13 @@ impl Shared {
         let mirror = self.mirror()?;
         // A copy that has left the log before may be known still.
         let known = mirror.replicas().iter().any(|(replica, _alive)| *replica == disk);
+        let target = handle.disk.clone();
+        let file = beside(&handle, in_time(handle.queue.run(move || begin_copy(&*target))).await?)?;
         let job = move || {
             if known {
                 mirror.remove_replica(disk)?;
             }
-            mirror.add_replica(disk, begin_copy(&*handle.disk)?)
+            mirror.add_replica(disk, file)
         };
         self.queue.run(job).await
     }
@@ -356,8 +356,8 @@ impl Shared {
         let target = handle.disk.clone();
         let known = mirror.replicas().iter().any(|(replica, _alive)| *replica == disk);
         if !known {
-            let finish = move || mirror.finish().and_then(|()| promote(&*target));
-            self.queue.run(finish).await?;
+            self.queue.run(move || mirror.finish()).await?;
+            in_time(handle.queue.run(move || promote(&*target))).await?;
         }
         let epoch = self.members.borrow().epoch.next();
         let batch = {
@@ -369,8 +369,8 @@ impl Shared {
         };
         let (chain, size, target) = (side.chain, self.options.segment_bytes, handle.disk.clone());
         let begin = move || LogWriter::begin(target, chain, size, keep);
-        let member = LogDisk::new(handle.clone(), handle.queue.run(begin).await?);
-        member.append(Arc::new(batch)).await?;
+        let member = LogDisk::new(handle.clone(), in_time(handle.queue.run(begin)).await?);
+        in_time(member.append(Arc::new(batch))).await?;
         side.log.add(member);
         Ok(())
     }
@@ -425,6 +425,12 @@ impl Shared {
     fn mirror(&self) -> Result<MirrorFile> {
         self.state().mirror.ok_or_else(|| read_only("its state is a private copy"))
     }
+}
+
+/// What `work` on a disk answers, unless the disk is silent.
+async fn in_time<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let silent = |_elapsed| Err(Error::unavailable(format!("no answer for {SILENT:?}")));
+    tokio::time::timeout(SILENT, work).await.unwrap_or_else(silent)
 }
 
 /// Whether a disk may keep the log.

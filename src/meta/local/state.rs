@@ -1,12 +1,13 @@
 //! The copies of the state: their files, one copy as a store, a private overlay over one. Knows nothing of the log.
 
+use crate::disk::behind::BehindFile;
 use crate::disk::mirror::{MirrorFile, OnDead};
 use crate::disk::set::DiskHandle;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, Posix, Result};
 use crate::format::{Decoded, FormatError, Reader, Writer};
 use crate::meta::command::Command;
-use crate::meta::log::make_dir;
+use crate::meta::log::{SILENT, make_dir};
 use crate::meta::store::Store;
 use crate::sum::xxh3;
 use crate::types::{Epoch, LogPosition};
@@ -94,8 +95,17 @@ fn decode_clean(bytes: &[u8]) -> Decoded<(Epoch, LogPosition)> {
 
 /// The state on one disk as a mirror with one replica.
 pub(crate) fn open_mirror(handle: &DiskHandle, on_dead: OnDead) -> Result<MirrorFile> {
-    let file = open_copy(&*handle.disk, OpenMode::Write)?;
+    let file = beside(handle, open_copy(&*handle.disk, OpenMode::Write)?)?;
     MirrorFile::open(handle.id, file, on_dead)
+}
+
+/// The file of a copy, written by a thread of its own: a disk that hangs must not hold up the others, and all copies
+/// are written at once.
+pub(crate) fn beside(handle: &DiskHandle, file: Arc<dyn DiskFile>) -> Result<Arc<dyn DiskFile>> {
+    if handle.queue.is_inline() {
+        return Ok(file);
+    }
+    Ok(Arc::new(BehindFile::start(&format!("state-{}", handle.id), file, SILENT)?))
 }
 
 /// Applies encoded commands of the log.

@@ -12,6 +12,7 @@ use crate::error::{ErrorKind, Posix};
 use crate::types::{DiskId, Epoch, LogPosition, VolumeId};
 use bytes::Bytes;
 use std::sync::Arc;
+use tokio_util::task::TaskTracker;
 
 const VOLUME: VolumeId = VolumeId([7; 16]);
 const CHAIN: Chain = Chain { volume: VOLUME, base: Epoch(3) };
@@ -58,6 +59,58 @@ fn filled(machine: &SimMachine, disk: usize) -> (Arc<dyn Disk>, LogWriter) {
         first += count;
     }
     (disk, writer)
+}
+
+/// A log on disks 0 and 1, each behind a queue, and what holds up the queue of each until it is dropped.
+async fn two_queues(
+    machine: &SimMachine,
+    tasks: &TaskTracker,
+) -> (SegmentLog, Vec<Option<std::sync::mpsc::Sender<()>>>) {
+    let (mut members, mut gates) = (Vec::new(), Vec::new());
+    for number in 0..2 {
+        let disk = machine.disk(number);
+        let writer = writer(&disk);
+        let queue = DiskQueue::threads("t", 1, 8).unwrap();
+        let (gate, wait) = std::sync::mpsc::channel::<()>();
+        let id = DiskId(u32::try_from(number).unwrap());
+        let handle = Arc::new(DiskHandle { id, disk, queue });
+        let held = handle.clone();
+        tasks.spawn(async move {
+            let hold = move || {
+                wait.recv().unwrap_err();
+                Ok(())
+            };
+            held.queue.run(hold).await
+        });
+        tokio::task::yield_now().await;
+        members.push(LogDisk::new(handle, writer));
+        gates.push(Some(gate));
+    }
+    (SegmentLog::new(members), gates)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_disk_is_left_out_once_another_has_the_batch() {
+    let (machine, tasks) = (SimMachine::new(1, 2), TaskTracker::new());
+    let (log, mut gates) = two_queues(&machine, &tasks).await;
+    gates[0] = None;
+    let failed = log.append(Arc::new(batch(0, 1))).await;
+    assert_eq!(failed.iter().map(|(disk, _error)| *disk).collect::<Vec<_>>(), [DiskId(1)]);
+    assert_eq!(failed[0].1.kind(), ErrorKind::Unavailable);
+    assert!(failed[0].1.to_string().contains("no answer"), "{}", failed[0].1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn disks_that_are_all_silent_are_waited_for() {
+    let (machine, tasks) = (SimMachine::new(1, 2), TaskTracker::new());
+    let (log, mut gates) = two_queues(&machine, &tasks).await;
+    let appending = tasks.spawn(async move { log.append(Arc::new(batch(0, 1))).await });
+    tokio::time::sleep(super::SILENT * 100).await;
+    assert!(!appending.is_finished());
+    gates[1] = None;
+    let failed = appending.await.unwrap();
+    assert_eq!(failed.iter().map(|(disk, _error)| *disk).collect::<Vec<_>>(), [DiskId(0)]);
+    assert_eq!(positions(&copy(&machine.disk(1))), [0]);
 }
 
 #[test]
