@@ -57,7 +57,7 @@ pub struct DiskSet {
     changes: watch::Sender<u64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Slot {
     label: String,
     /// Present exactly while the disk is in use.
@@ -69,8 +69,25 @@ struct Slot {
     suspect: bool,
     /// As it was measured last.
     space: Option<Space>,
+    /// Bytes of this volume's shards, as they were counted last.
+    own_bytes: Option<u64>,
 }
 
+impl Slot {
+    /// Whether something else than this volume's shards has taken much of the disk. It is not known before the first
+    /// count; then it may be.
+    fn is_shared(&self) -> bool {
+        let (Some(space), Some(own_bytes)) = (self.space, self.own_bytes) else { return true };
+        let taken = space.total_bytes.saturating_sub(space.free_bytes);
+        taken.saturating_sub(own_bytes) > space.total_bytes / FOREIGN_SHARE
+    }
+}
+
+/// More than this share of a disk is taken by something else than shards, if that is to blame for its being full. Less
+/// than that is the log, the metadata, and what file systems keep for themselves.
+const FOREIGN_SHARE: u64 = 4;
+/// Below this share of free space somebody should count what is on the disk.
+const TIGHT_SHARE: u64 = 8;
 /// A disk counts as full until this share of it is free again ...
 const ROOM_SHARE: u64 = 64;
 /// ... or this much, whichever is less: enough for a few stripes. It is full below half of that, so it does not flap.
@@ -81,10 +98,7 @@ impl DiskSet {
     pub fn new(disks: Vec<(DiskId, String, Option<Arc<DiskHandle>>)>) -> Self {
         let slot = |(id, label, handle)| {
             let reason = String::from("it was not there when the volume was opened");
-            (
-                id,
-                Slot { label, handle, reason, errors: 0, full: false, suspect: false, space: None },
-            )
+            (id, Slot { label, handle, reason, ..Slot::default() })
         };
         let slots = disks.into_iter().map(slot).collect();
         Self { slots: RwLock::new(slots), changes: watch::channel(0).0 }
@@ -119,6 +133,31 @@ impl DiskSet {
     /// Whether the disk is out of space.
     pub fn is_full(&self, disk: DiskId) -> bool {
         self.read().get(&disk).is_some_and(|slot| slot.full)
+    }
+
+    /// Whether the disk is out of space though this volume's shards leave it much: something else has filled it, so
+    /// that it counts as lost for new data.
+    pub fn is_filled_by_others(&self, disk: DiskId) -> bool {
+        self.read().get(&disk).is_some_and(|slot| slot.full && slot.is_shared())
+    }
+
+    /// Whether a disk in use has so little room that `note_own_bytes` matters soon.
+    pub fn is_tight(&self) -> bool {
+        let tight = |space: Space| space.free_bytes < space.total_bytes / TIGHT_SHARE;
+        let slots = self.read();
+        slots.values().any(|slot| slot.handle.is_some() && slot.space.is_some_and(tight))
+    }
+
+    /// Takes note of how much this volume's shards take of a disk, which was just counted.
+    pub fn note_own_bytes(&self, disk: DiskId, bytes: u64) {
+        let changed = self.write().get_mut(&disk).is_some_and(|slot| {
+            let before = slot.is_shared();
+            slot.own_bytes = Some(bytes);
+            slot.full && slot.is_shared() != before
+        });
+        if changed {
+            self.changed();
+        }
     }
 
     /// Whether the disk is slow to answer.
@@ -225,15 +264,7 @@ impl DiskSet {
         tracing::info!(disk = handle.id.get(), path = label, "disk in use");
         let before = {
             let mut slots = self.write();
-            let slot = slots.entry(handle.id).or_insert_with(|| Slot {
-                label: String::new(),
-                handle: None,
-                reason: String::new(),
-                errors: 0,
-                full: false,
-                suspect: false,
-                space: None,
-            });
+            let slot = slots.entry(handle.id).or_default();
             slot.label = label;
             slot.reason.clear();
             (slot.full, slot.suspect) = (false, false);

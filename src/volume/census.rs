@@ -32,6 +32,8 @@ pub(super) struct Census {
     pub(super) shards: u64,
     /// Shards that are not good: never placed, noted as bad, or on a disk that is not in use.
     pub(super) missing: u64,
+    /// Bytes of the shards that each disk should have.
+    pub(super) bytes: BTreeMap<DiskId, u64>,
 }
 
 /// What a census was true for.
@@ -90,6 +92,12 @@ impl Census {
         let shards = u64::from(record.class.scheme.n());
         self.shards += shards;
         self.missing += shards.saturating_sub(good as u64);
+        let bytes = record.geometry().shard_bytes();
+        for (_index, disk) in
+            record.shards().zip(&record.disks).filter(|(i, _)| !record.is_missing(*i))
+        {
+            *self.bytes.entry(*disk).or_default() += bytes;
+        }
     }
 
     /// Counts the stripes of one page behind `after`; answers the last of them.
@@ -121,6 +129,19 @@ impl Volume {
                 return Ok(census);
             }
         }
+    }
+
+    /// Looks at the room of the disks, and while there is little, at how much of them the shards take.
+    pub(super) async fn look_at_room(self: &Arc<Self>) -> Result<()> {
+        self.spaces.refresh().await?;
+        if !self.disks.is_tight() {
+            return Ok(());
+        }
+        let taken = self.census(&self.meta.view()?)?;
+        for (disk, bytes) in taken.iter().flat_map(|taken| &taken.census.bytes) {
+            self.disks.note_own_bytes(*disk, *bytes);
+        }
+        Ok(())
     }
 
     /// The last census, a new one if stripes are few or have not changed. Of many stripes it may be some time old, and

@@ -190,7 +190,7 @@ async fn probe(volume: std::sync::Weak<Volume>, stop: CancellationToken) {
             told_out.tell("give up a disk", volume.give_up_absent(&mut absence).await.err());
             told_drained.tell("let a disk go", volume.release_drained().await.err());
         }
-        told.tell("look at the room of the disks", volume.spaces.refresh().await.err());
+        told.tell("look at the room of the disks", volume.look_at_room().await.err());
     }
 }
 

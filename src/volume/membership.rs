@@ -134,6 +134,8 @@ struct Held {
     roomy: Ring,
     /// Full disks.
     full: Ring,
+    /// Those of them that something else has filled.
+    foreign: Vec<DiskId>,
     /// All disks that count, by size alone.
     home: Ring,
 }
@@ -141,9 +143,12 @@ struct Held {
 impl Held {
     /// The disks in use, in the order in which `order` asks a ring for them.
     fn found(&self, order: impl Fn(&Ring) -> Vec<DiskId>) -> Vec<Found> {
-        let found = |full: bool| move |disk: DiskId| Found { disk, full };
-        let roomy = order(&self.roomy).into_iter().map(found(false));
-        roomy.chain(order(&self.full).into_iter().map(found(true))).collect()
+        let full = |disk: DiskId| match self.foreign.contains(&disk) {
+            true => Found { disk, room: Room::Foreign },
+            false => Found { disk, room: Room::Used },
+        };
+        let roomy = order(&self.roomy).into_iter().map(|disk| Found { disk, room: Room::Free });
+        roomy.chain(order(&self.full).into_iter().map(full)).collect()
     }
 }
 
@@ -189,10 +194,14 @@ impl RingPlacer {
             let found: Vec<Candidate> = found.into_iter().map(|(disk, _full)| disk).collect();
             Ring::new(&found, &wanted)
         };
+        let mut foreign: Vec<DiskId> =
+            full.iter().map(|(candidate, _full)| candidate.disk).collect();
+        foreign.retain(|disk| self.disks.is_filled_by_others(*disk));
         let (roomy, full) = (ring(roomy), ring(full));
         let home = Ring::new(&standing(&members), &wanted);
-        let held =
-            Arc::new(Held { class, epoch: members.epoch, changes, made: now, roomy, full, home });
+        let epoch = members.epoch;
+        let held = Held { class, epoch, changes, made: now, roomy, full, foreign, home };
+        let held = Arc::new(held);
         rings.retain(|held| !alike(held));
         if rings.len() >= RINGS_MAX {
             rings.remove(0);
@@ -221,7 +230,7 @@ impl Placer for RingPlacer {
         let mut found = rings.found(|ring| ring.walk(id));
         found.retain(|found| self.disks.get(found.disk).is_some());
         // A slow disk stands in only where others do not suffice: it is better than a shard less.
-        found.sort_by_key(|found| (found.full, self.disks.is_suspect(found.disk)));
+        found.sort_by_key(|found| (found.room != Room::Free, self.disks.is_suspect(found.disk)));
         let disks = choose(&found, class, priority)?;
         let disks = disks.into_iter().map(|disk| (HERE, disk)).collect();
         Ok(Target { id, class_id, class, epoch: rings.epoch, disks, priority })
@@ -243,12 +252,24 @@ impl Placer for RingPlacer {
 #[derive(Clone, Copy, Debug)]
 struct Found {
     disk: DiskId,
-    full: bool,
+    room: Room,
 }
 
-/// Disks for a stripe, of those that are in use. Full ones are passed over like lost ones, as long as the class survives
-/// the loss of so many; the writer asks for as many shards as there are disks for. What makes room or restores
-/// redundancy may try the full ones too, last.
+/// Whether a disk takes shards.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Room {
+    /// It does.
+    Free,
+    /// It is full of this volume's own.
+    Used,
+    /// It is full of something else.
+    Foreign,
+}
+
+/// Disks for a stripe, of those that are in use. What something else has filled is passed over like a lost disk, as long
+/// as the class survives the loss of so many; the writer asks for as many shards as there are disks for. Where disks are
+/// full of the volume's own data the class is full: nothing was lost, so nothing may be written without its margin. What
+/// makes room or restores redundancy may try all of them, the full ones last.
 fn choose(found: &[Found], class: Class, priority: Priority) -> Result<Vec<DiskId>> {
     let (k, n) = (usize::from(class.scheme.k()), usize::from(class.scheme.n()));
     if found.len() < k {
@@ -257,11 +278,13 @@ fn choose(found: &[Found], class: Class, priority: Priority) -> Result<Vec<DiskI
             found.len()
         )));
     }
-    let (full, mut disks): (Vec<Found>, Vec<Found>) = found.iter().partition(|found| found.full);
+    let is_full = |found: &&Found| found.room != Room::Free;
+    let (full, mut disks): (Vec<Found>, Vec<Found>) = found.iter().partition(is_full);
+    let passed_over = full.iter().all(|found| found.room == Room::Foreign) && full.len() <= n - k;
     if disks.len() < n {
         match priority {
             Priority::Background => disks.extend(full),
-            Priority::Sync | Priority::Read if disks.len() < k || full.len() > n - k => {
+            Priority::Sync | Priority::Read if disks.len() < k || !passed_over => {
                 let context = format!(
                     "place a stripe of class {class}: {} of {} disks in use are full",
                     full.len(),
@@ -277,16 +300,23 @@ fn choose(found: &[Found], class: Class, priority: Priority) -> Result<Vec<DiskI
 
 #[cfg(test)]
 mod tests {
-    use super::{Found, choose};
+    use super::{Found, Room, choose};
     use crate::error::{ErrorKind, Posix};
     use crate::net::Priority;
     use crate::types::DiskId;
 
-    /// Disks 1, 2, ...; `f` stands for a full one.
+    /// Disks 1, 2, ...; `f` stands for one that something else has filled, `u` for one that is full of shards.
     fn check(disks: &str, priority: Priority, expected: Result<&[u32], ErrorKind>) {
         let found: Vec<Found> = (1..)
             .zip(disks.chars())
-            .map(|(number, state)| Found { disk: DiskId(number), full: state == 'f' })
+            .map(|(number, state)| {
+                let room = match state {
+                    'f' => Room::Foreign,
+                    'u' => Room::Used,
+                    _ => Room::Free,
+                };
+                Found { disk: DiskId(number), room }
+            })
             .collect();
         let chosen = choose(&found, "4+2".parse().unwrap(), priority);
         let chosen = chosen.map(|disks| disks.iter().map(|disk| disk.0).collect::<Vec<_>>());
@@ -305,6 +335,11 @@ mod tests {
         check("fff......", Priority::Sync, Ok(&[4, 5, 6, 7, 8, 9]));
         check("fff.....", Priority::Sync, full);
         check("fff.....", Priority::Background, Ok(&[4, 5, 6, 7, 8, 1, 2, 3]));
+        check("u....f", Priority::Sync, full);
+        check("u.....", Priority::Sync, full);
+        check("u....", Priority::Sync, full);
+        check("u......", Priority::Sync, Ok(&[2, 3, 4, 5, 6, 7]));
+        check("u.....", Priority::Background, Ok(&[2, 3, 4, 5, 6, 1]));
         check("ffffff", Priority::Background, Ok(&[1, 2, 3, 4, 5, 6]));
         check("f......", Priority::Background, Ok(&[2, 3, 4, 5, 6, 7]));
     }

@@ -13,12 +13,12 @@ pub(super) struct Share {
     pub(super) free_bytes: u64,
     /// Kept for repair, cleaning and deletion.
     pub(super) reserved_bytes: u64,
-    /// Out of space far beyond the reserve: something else than this volume's data has filled the disk.
+    /// Something else than this volume's data has filled the disk.
     pub(super) full: bool,
 }
 
 /// The share of each disk: those on one device divide it evenly, so that its space counts once.
-/// Each space comes with whether its disk is full.
+/// Each space comes with whether something else has filled its disk.
 pub(super) fn shares(spaces: &[(Space, bool)], reserve_percent: u32) -> Vec<Share> {
     let mut on_device: BTreeMap<u64, u64> = BTreeMap::new();
     for (space, _full) in spaces {
@@ -39,8 +39,8 @@ pub(super) fn shares(spaces: &[(Space, bool)], reserve_percent: u32) -> Vec<Shar
         .collect()
 }
 
-/// The shares that new stripes of `scheme` use. Full disks are passed over like lost ones, as long as the scheme
-/// survives the loss of so many.
+/// The shares that new stripes of `scheme` use. Disks that something else has filled are passed over like lost ones, as
+/// long as the scheme survives the loss of so many.
 pub(super) fn usable(shares: &[Share], scheme: Scheme) -> Vec<Share> {
     let roomy: Vec<Share> = shares.iter().copied().filter(|share| !share.full).collect();
     let passed_over = shares.len() - roomy.len();

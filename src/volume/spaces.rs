@@ -81,8 +81,10 @@ impl Spaces {
     }
 
     fn shares_of(&self, spaces: &BTreeMap<DiskId, Space>) -> Vec<Share> {
-        let list: Vec<(Space, bool)> =
-            spaces.iter().map(|(disk, space)| (*space, self.disks.is_full(*disk))).collect();
+        let list: Vec<(Space, bool)> = spaces
+            .iter()
+            .map(|(disk, space)| (*space, self.disks.is_filled_by_others(*disk)))
+            .collect();
         shares(&list, self.reserve_percent)
     }
 

@@ -325,6 +325,96 @@ fn a_drain_survives_kill_and_can_be_called_off() {
 }
 
 #[test]
+fn a_disk_that_hangs_is_passed_over_and_used_again() {
+    // Below one disk lies another mount, whose server can stand still: then every call on that disk hangs.
+    let below = Volume::format("2+1", 3);
+    below.mount();
+    let mut volume = Volume::prepare(6, &std::env::temp_dir());
+    volume.disks[0] = below.mnt().join("disk");
+    fs::create_dir(&volume.disks[0]).unwrap();
+    volume.format_disks("4+2", &["--allow-same-device"]);
+    volume.mount();
+    write_files(&volume.mnt());
+    volume.sync();
+    let keeps_metadata = |disk: usize| volume.disks[disk].join("meta/state.redb").exists();
+    assert!(keeps_metadata(0), "the test is about a disk with the log and a copy of the state");
+    // The disk is called silent after ten seconds at most, and the others are used.
+    let longest = Duration::from_secs(20);
+    below.stopped(|| {
+        let start = Instant::now();
+        for number in 0..50 {
+            fsynced_write(&volume.mnt().join(format!("during{number}")), &pattern(number, 300_000));
+        }
+        fs::rename(volume.mnt().join("during1"), volume.mnt().join("renamed")).unwrap();
+        fs::File::open(volume.mnt()).unwrap().sync_all().unwrap();
+        assert!(start.elapsed() < longest, "it took {:?}", start.elapsed());
+        wait_state(&volume, 0, "down");
+        // A checkpoint, and reads of all that is there, with the disk hanging still.
+        let start = Instant::now();
+        volume.sync();
+        drop_caches();
+        check_files(&volume.mnt());
+        assert!(start.elapsed() < longest, "it took {:?}", start.elapsed());
+    });
+    volume.wait_status("the disk is used again", |status| status["state"] == "healthy");
+    wait_margin(&volume, "2");
+    aside(&volume, &[2, 3], true);
+    check_files(&volume.mnt());
+    for number in [0, 7, 49] {
+        let found = fs::read(volume.mnt().join(format!("during{number}"))).unwrap();
+        assert!(found == pattern(number, 300_000), "{number}");
+    }
+    aside(&volume, &[2, 3], false);
+    volume.wait_status("all are back", |status| status["state"] == "healthy");
+    volume.umount();
+    volume.fsck();
+    below.umount();
+    below.fsck();
+}
+
+#[test]
+fn disks_that_are_full_of_shards_end_the_room_and_not_the_redundancy() {
+    let volume = Volume::format_devices("4+2", &[150, 150, 300, 300, 300, 300]);
+    volume.mount();
+    let available = volume.status()["space"]["available_bytes"].as_u64().unwrap();
+    let mut stored = 0;
+    let full = (0..).find_map(|number| {
+        let path = volume.mnt().join(format!("f{number}"));
+        let written = fs::write(&path, pattern(number, 4_000_000)).and_then(|()| {
+            let file = fs::File::open(&path)?;
+            file.sync_all()
+        });
+        match written {
+            Ok(()) => stored += 4_000_000,
+            Err(error) => return Some(error),
+        }
+        assert!(stored < 3 * available, "it takes data without end");
+        None
+    });
+    assert_eq!(full.unwrap().kind(), std::io::ErrorKind::StorageFull);
+    let share = stored as f64 / available as f64;
+    assert!(share > 0.9 && share < 1.1, "{stored} bytes were taken, {available} were told");
+    wait_margin(&volume, "2");
+    // Those that are large have room, and the class has not: removing something makes room.
+    fs::remove_file(volume.mnt().join("f0")).unwrap();
+    fs::remove_file(volume.mnt().join("f1")).unwrap();
+    wait("there is room again", || {
+        let path = volume.mnt().join("again");
+        fs::write(&path, pattern(7, 4_000_000))
+            .and_then(|()| fs::File::open(&path)?.sync_all())
+            .is_ok()
+    });
+    wait_margin(&volume, "2");
+    drop_caches();
+    for number in (2..stored / 4_000_000).step_by(7) {
+        let found = fs::read(volume.mnt().join(format!("f{number}"))).unwrap();
+        assert!(found == pattern(number, 4_000_000), "{number}");
+    }
+    volume.umount();
+    volume.fsck();
+}
+
+#[test]
 fn repair_keeps_within_its_cap() {
     const STRIPES: u64 = 10;
     const FILE_BYTES: usize = 3_000_000;

@@ -68,7 +68,9 @@ async fn many_stripes_are_counted_in_the_background_and_not_too_often() {
     tokio::time::sleep(Duration::from_millis(1)).await;
     let first = ask().unwrap();
     assert_eq!(*first.census, volume.count_stripes(&volume.meta.view().unwrap()).unwrap());
-    let all = Census { margins: BTreeMap::from([(1, 1)]), shards: 3, missing: 0 };
+    let bytes = first.census.bytes.clone();
+    assert_eq!(bytes.keys().copied().collect::<Vec<_>>(), [1, 2, 3].map(DiskId));
+    let all = Census { margins: BTreeMap::from([(1, 1)]), shards: 3, missing: 0, bytes };
     assert_eq!(*first.census, all);
 
     write(&volume, b"b").await;
