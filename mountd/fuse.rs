@@ -331,14 +331,8 @@ impl Filesystem for FuseFs {
             Err(errno) => reply.error(errno),
         };
         if let Some(written) = fs.write_now(open, offset, data, how) {
-            return self.serve(
-                timer,
-                async move {
-                    let written = written?;
-                    fs.pace().await.map(|()| written)
-                },
-                answer,
-            );
+            let paced = async move { fs.pace().await.map(|()| written) };
+            return self.serve(timer, paced, answer);
         }
         // The payload lies in the loop thread's buffer: a write that has to wait needs its own.
         let data = bytes::Bytes::copy_from_slice(data);

@@ -27,7 +27,7 @@ use crate::meta::command::{Answer, Command, Inode, SetAttributes};
 use crate::metrics::Lookups;
 use crate::stripe::reader::StripeReader;
 use crate::stripe::writer::{Placer, StripeWriter};
-use crate::types::{Ino, LogPosition, Timestamp};
+use crate::types::{ClassId, Ino, LogPosition, Timestamp};
 use cache::FrameCache;
 use chunks::ChunkCache;
 use dirty::Dirty;
@@ -185,27 +185,34 @@ impl Data {
             return Ok(());
         }
         self.wait_for_room(bytes.len() as u64).await?;
-        self.check_space(node, bytes.len() as u64)?;
+        let length = bytes.len() as u64;
+        if !self.has_space(node, length) {
+            let (class, wanted) = self.wanted(node, length);
+            if !self.space.wait_for(class, wanted).await {
+                return Err(Posix::NoSpace.into());
+            }
+        }
         self.absorb(node, offset, bytes, time);
         Ok(())
     }
 
     /// As `write`, and somewhat beyond the room, so that a write which has arrived need not be copied to wait; call
-    /// `pace` before it is answered. `None` when that is used up too: then nothing happened.
+    /// `pace` before it is answered. `None` when that is used up too, or the disks seem to be full: then nothing happened.
     pub fn write_now(
         &self,
         node: &Arc<Node>,
         offset: u64,
         bytes: &[u8],
         time: Option<Timestamp>,
-    ) -> Option<Result<()>> {
+    ) -> Option<()> {
         let length = bytes.len() as u64;
         let used = self.dirty_bytes.load(Ordering::Relaxed);
-        if length == 0 || used + length > self.limits.dirty_bytes + ARRIVED_BYTES {
+        let has_room = used + length <= self.limits.dirty_bytes + ARRIVED_BYTES;
+        if length == 0 || !has_room || !self.has_space(node, length) {
             return None;
         }
-        let checked = self.check_space(node, length);
-        Some(checked.map(|()| self.absorb(node, offset, bytes, time)))
+        self.absorb(node, offset, bytes, time);
+        Some(())
     }
 
     fn absorb(&self, node: &Arc<Node>, offset: u64, bytes: &[u8], time: Option<Timestamp>) {
@@ -261,13 +268,16 @@ impl Data {
         }
     }
 
-    fn check_space(&self, node: &Node, bytes: u64) -> Result<()> {
+    /// Whether a class has space for so many bytes beyond those that are dirty.
+    fn has_space(&self, node: &Node, bytes: u64) -> bool {
+        let (class, wanted) = self.wanted(node, bytes);
+        self.space.space(class).writable_bytes >= wanted
+    }
+
+    /// The class of a file, and what has to be free of it.
+    fn wanted(&self, node: &Node, bytes: u64) -> (ClassId, u64) {
         let class = node.locked().inode.class;
-        let wanted = self.dirty_bytes.load(Ordering::Relaxed) + bytes;
-        if self.space.space(class).available_bytes < wanted {
-            return Err(Posix::NoSpace.into());
-        }
-        Ok(())
+        (class, self.dirty_bytes.load(Ordering::Relaxed) + bytes)
     }
 
     /// Dirty bytes became fewer.

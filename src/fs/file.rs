@@ -158,7 +158,7 @@ impl Fs {
         offset: u64,
         data: &[u8],
         how: WriteHow,
-    ) -> Option<Result<u32>> {
+    ) -> Option<u32> {
         self.check_writable().ok()?;
         let node = self.file_of(ino, handle).ok()?;
         let (data, length) = within_largest_file(offset, data).ok()?;
@@ -166,8 +166,7 @@ impl Fs {
         if !plain || self.appends(handle, how) {
             return None;
         }
-        let written = self.data.write_now(&node, offset, data, self.time_of_write(how))?;
-        Some(written.map(|()| length))
+        self.data.write_now(&node, offset, data, self.time_of_write(how)).map(|()| length)
     }
 
     /// What a writer waits for after `write_now`: that older data is on its way to the disks.

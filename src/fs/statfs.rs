@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::fs::Fs;
 use crate::limits::NAME_BYTES_MAX;
 use crate::types::{ClassId, Ino};
+use futures_util::future::BoxFuture;
 use std::fmt::Debug;
 
 /// Unit of the block counts.
@@ -21,12 +22,19 @@ pub struct SpaceForClass {
     pub free_bytes: u64,
     /// Free for users.
     pub available_bytes: u64,
+    /// Free for users at this moment: what is being deleted counts for `free_bytes` and `available_bytes` already, and
+    /// has not left the disks.
+    pub writable_bytes: u64,
 }
 
 /// Tells the room of a class; answers from memory.
 pub trait SpaceSource: Send + Sync + Debug {
     /// Room for data of `class`.
     fn space(&self, class: ClassId) -> SpaceForClass;
+
+    /// Waits until users may write `bytes` of `class`, if what is being deleted makes room for that. Answers whether they
+    /// may. What `space` answers from memory is a moment old, so the disks are looked at again in any case.
+    fn wait_for(&self, class: ClassId, bytes: u64) -> BoxFuture<'_, bool>;
 
     /// Takes note of a stripe that was put: its room is taken before the disks are looked at again.
     fn note_put(&self, payload_bytes: u64);

@@ -127,7 +127,12 @@ impl Volume {
         let runner = Runner::new(tasks.clone(), stop.clone());
         runner.start(Arc::new(Reap::new(meta())));
         runner.start(Arc::new(Delete::new(meta(), reader.clone(), shards, GRACE)));
-        runner.start(Arc::new(Clean::new(meta(), mover, CleanLimits::default())));
+        runner.start(Arc::new(Clean::new(
+            meta(),
+            mover,
+            self.spaces.clone(),
+            CleanLimits::default(),
+        )));
         runner.start(Arc::new(Pack::new(meta(), reader, writer, placer, pack)));
         runner.start(orphans.clone());
         runner.start(inventory.clone());

@@ -14,14 +14,20 @@ use crate::meta::local::LocalLog;
 use crate::meta::store::Totals;
 use crate::placement::{Candidate, Ring, height_bytes};
 use crate::types::{ClassId, DiskId};
-use futures_util::future::join_all;
+use crate::worker::clean::Room;
+use futures_util::future::{BoxFuture, join_all};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long one disk may take to tell its free space.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a writer waits for room that is coming back: far above the time from a deletion to its last shard.
+const RETURN_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often it looks.
+const RETURN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Room of disks and classes; answers from memory.
 #[derive(Debug)]
@@ -31,6 +37,8 @@ pub(super) struct Spaces {
     meta: MetaClient,
     reserve_percent: u32,
     known: Mutex<Known>,
+    /// Held by who looks because there seems to be no room: one after the other.
+    looking: tokio::sync::Mutex<()>,
     /// Payload bytes of the stripes that this mount has put.
     put_bytes: AtomicU64,
 }
@@ -48,7 +56,8 @@ impl Spaces {
         let meta = MetaClient::new(log.clone(), log.clone());
         let reserve_percent = config.limits.reserve_percent;
         let put_bytes = AtomicU64::new(0);
-        Self { disks, log, meta, reserve_percent, known: Mutex::default(), put_bytes }
+        let (known, looking) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { disks, log, meta, reserve_percent, known, looking, put_bytes }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -135,11 +144,37 @@ fn room(standing: &[(Share, Labels)], class: &Class, totals: &Totals) -> SpaceFo
         payload_apart(&rooms, class)
     };
     let free = |share: &Share| (share.free_bytes + returning).min(share.total_bytes);
+    let for_users = |free: &dyn Fn(&Share) -> u64| {
+        capacity(false, &|share| free(share).saturating_sub(share.reserved_bytes))
+            .saturating_sub(totals.reserved_bytes)
+    };
     SpaceForClass {
         total_bytes: capacity(true, &|share| share.total_bytes),
         free_bytes: capacity(false, &free),
-        available_bytes: capacity(false, &|share| free(share).saturating_sub(share.reserved_bytes))
-            .saturating_sub(totals.reserved_bytes),
+        available_bytes: for_users(&free),
+        writable_bytes: for_users(&|share| share.free_bytes),
+    }
+}
+
+impl Room for Spaces {
+    fn may_move(&self, class: ClassId, payload_bytes: u64, gains: bool) -> bool {
+        let Ok(totals) = self.meta.view().and_then(|view| view.totals()) else { return false };
+        if gains && totals.dead_bytes == 0 {
+            // There is nothing to wait for, and no other way to get room.
+            return true;
+        }
+        let shares = self.shares();
+        let half = |share: &Share| share.free_bytes.saturating_sub(share.reserved_bytes / 2);
+        let rooms: Vec<u64> = shares.iter().map(half).collect();
+        let class = self.meta.view().and_then(|view| view.class(class));
+        let Ok(Some(class)) = class else { return false };
+        let put_bytes = self.put_bytes.load(Ordering::SeqCst);
+        let since = put_bytes.saturating_sub(self.known().put_bytes);
+        let may = payload_capacity(&rooms, class.scheme).saturating_sub(since) >= payload_bytes;
+        if may {
+            self.note_put(payload_bytes);
+        }
+        may
     }
 }
 
@@ -174,7 +209,31 @@ impl SpaceSource for Spaces {
         let put_bytes = self.put_bytes.load(Ordering::SeqCst).saturating_sub(seen);
         space.free_bytes = space.free_bytes.saturating_sub(put_bytes);
         space.available_bytes = space.available_bytes.saturating_sub(put_bytes);
+        space.writable_bytes = space.writable_bytes.saturating_sub(put_bytes);
         space
+    }
+
+    fn wait_for(&self, class: ClassId, bytes: u64) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let deadline = Instant::now() + RETURN_TIMEOUT;
+            loop {
+                {
+                    // Those who wait here look for themselves: what they wait for may have come back just now.
+                    let _one = self.looking.lock().await;
+                    if let Err(error) = self.refresh().await {
+                        tracing::warn!(%error, "cannot look at the room of the disks");
+                    }
+                }
+                let space = self.space(class);
+                if space.writable_bytes >= bytes {
+                    return true;
+                }
+                if space.available_bytes < bytes || Instant::now() >= deadline {
+                    return false;
+                }
+                tokio::time::sleep(RETURN_PAUSE).await;
+            }
+        })
     }
 
     fn note_put(&self, payload_bytes: u64) {

@@ -18,6 +18,7 @@ use crate::stripe::writer::{NewSegment, Placer, StripeWriter};
 use crate::types::{ChunkIndex, ClassId, Ino, SegmentAddress, SlotIndex, StripeId};
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeSet, VecDeque};
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -32,6 +33,8 @@ mod tests;
 
 /// Pause between looks at all stripes: a look reads a row per stripe.
 const SCAN_PAUSE: Duration = Duration::from_secs(10);
+/// Pause while there is no room to move anything.
+const ROOM_PAUSE: Duration = Duration::from_millis(500);
 /// Stripes of one page of a look: a read transaction is short.
 const PAGE: usize = 1024;
 /// Most moves of one command; together they stay far below `COMMAND_BYTES_MAX`. A slot with more owners stays.
@@ -50,11 +53,19 @@ pub struct Mover {
     pub placer: Arc<dyn Placer>,
 }
 
+/// Says whether there is room to hold segments twice, until the stripes that they leave are deleted.
+pub trait Room: Send + Sync + Debug {
+    /// Whether so much payload of a class may be written now without taking the room of users. `gains`: it makes room.
+    /// It is taken for written if the answer is yes.
+    fn may_move(&self, class: ClassId, payload_bytes: u64, gains: bool) -> bool;
+}
+
 /// Moves live segments together.
 #[derive(Debug)]
 pub struct Clean {
     meta: MetaClient,
     mover: Mover,
+    room: Arc<dyn Room>,
     limits: CleanLimits,
     state: Mutex<State>,
 }
@@ -79,8 +90,8 @@ struct LiveSlot {
 
 impl Clean {
     /// Cleans the stripes of this volume. Only for read-write mounts.
-    pub fn new(meta: MetaClient, mover: Mover, limits: CleanLimits) -> Self {
-        Self { meta, mover, limits, state: Mutex::default() }
+    pub fn new(meta: MetaClient, mover: Mover, room: Arc<dyn Room>, limits: CleanLimits) -> Self {
+        Self { meta, mover, room, limits, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -90,6 +101,10 @@ impl Clean {
     async fn clean(&self) -> Result<Step> {
         let next = self.state().choices.pop_front();
         if let Some(choice) = next {
+            if !self.room.may_move(choice.class, choice.live_bytes, !choice.merge) {
+                self.state().choices.push_front(choice);
+                return Ok(Step::Throttled(ROOM_PAUSE));
+            }
             self.carry_out(&choice).await?;
             return Ok(Step::Busy);
         }

@@ -1,5 +1,6 @@
 //! A small volume in memory for the tests of workers: simulated disks, a real state, stripes on them.
 
+use super::clean::Room;
 use super::rebalance::{Rebalance, RebalanceParts};
 use super::repair::{Attempt, Journal, Now, Repair, RepairParts};
 use super::throttle::{Caps, Throttle};
@@ -407,4 +408,14 @@ pub(super) fn noise(seed: u64, length: usize) -> Vec<u8> {
         state.to_le_bytes()[3]
     };
     (0..length).map(|_| next()).collect()
+}
+
+/// There is always room to move segments.
+#[derive(Debug)]
+pub(crate) struct Plenty;
+
+impl Room for Plenty {
+    fn may_move(&self, _class: ClassId, _payload_bytes: u64, _gains: bool) -> bool {
+        true
+    }
 }

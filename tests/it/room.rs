@@ -29,7 +29,7 @@ fn a_write_that_finds_no_room_waits_for_older_data() {
         // Nobody else runs before something is waited for, so nothing is written out.
         let mut count = 1;
         while let Some(written) = fs.write_now(open, at(count), &block(count), how) {
-            assert_eq!(written.unwrap() as usize, WRITE_BYTES);
+            assert_eq!(written as usize, WRITE_BYTES);
             count += 1;
         }
         let room = rig.config.limits.dirty_mib as usize;

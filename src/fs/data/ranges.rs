@@ -136,7 +136,10 @@ impl Data {
         // Reserving a hole twice reserves it once.
         let bytes =
             (held + holes).min(self.hole_bytes(node, 0..end.max(file.size))?).max(held.min(holes));
-        if bytes > held && self.space.space(class).available_bytes < bytes - held {
+        let wanted = bytes.saturating_sub(held);
+        if self.space.space(class).writable_bytes < wanted
+            && !self.space.wait_for(class, wanted).await
+        {
             return Err(Posix::NoSpace.into());
         }
         let (inode, position) =

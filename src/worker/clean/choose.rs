@@ -38,6 +38,10 @@ impl Default for CleanLimits {
 pub struct Choice {
     /// The stripes, all of one class.
     pub stripes: Vec<StripeId>,
+    /// Their class.
+    pub class: ClassId,
+    /// What has to be moved.
+    pub live_bytes: u64,
     /// Whether they were chosen because they are short, not because they are dead.
     pub merge: bool,
 }
@@ -118,7 +122,7 @@ impl Chooser {
         }
         let together = classes.into_values().flat_map(|found| fill(&found));
         let mut choices: Vec<Choice> =
-            together.map(|stripes| Choice { stripes, merge: false }).collect();
+            together.filter_map(|found| Choice::of(&found, false)).collect();
         for (_class, mut short) in self.short {
             short.retain(|found| !sparse(found));
             choices.extend(merge(short));
@@ -127,8 +131,16 @@ impl Chooser {
     }
 }
 
+impl Choice {
+    fn of(found: &[Found], merge: bool) -> Option<Self> {
+        let class = found.first()?.class;
+        let stripes = found.iter().map(|found| found.id).collect();
+        Some(Self { stripes, class, live_bytes: found.iter().map(|found| found.live).sum(), merge })
+    }
+}
+
 /// Runs of stripes whose live frames fill one new stripe.
-fn fill(found: &[Found]) -> Vec<Vec<StripeId>> {
+fn fill(found: &[Found]) -> Vec<Vec<Found>> {
     let (mut runs, mut run, mut live) = (Vec::new(), Vec::new(), 0);
     for found in found {
         if live + found.live > STRIPE_PAYLOAD_BYTES_MAX && !run.is_empty() {
@@ -136,7 +148,7 @@ fn fill(found: &[Found]) -> Vec<Vec<StripeId>> {
             live = 0;
         }
         live += found.live;
-        run.push(found.id);
+        run.push(*found);
     }
     if !run.is_empty() {
         runs.push(run);
@@ -157,7 +169,7 @@ fn merge(short: Vec<Found>) -> impl Iterator<Item = Choice> {
         fill(&found)
     });
     let large = groups.filter(|stripes| stripes.len() >= MERGE_MIN);
-    large.map(|stripes| Choice { stripes, merge: true })
+    large.filter_map(|found| Choice::of(&found, true))
 }
 
 /// Whether `part` is at least so many percent of `whole`.

@@ -2,17 +2,58 @@ use super::*;
 use crate::meta::command::segment_address;
 use crate::meta::command::{FileUpdate, SetAttributes};
 use crate::types::Timestamp;
-use crate::worker::testing::{Rig, noise, settle};
+use crate::worker::testing::{Plenty, Rig, noise, settle};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const SEGMENT: usize = 64 * 1024;
 
 fn clean(rig: &Rig) -> Clean {
+    clean_in(rig, Arc::new(Plenty))
+}
+
+fn clean_in(rig: &Rig, room: Arc<dyn Room>) -> Clean {
     let mover = Mover {
         reader: rig.reader.clone(),
         writer: rig.writer.clone(),
         placer: rig.placer.clone(),
     };
-    Clean::new(rig.meta.clone(), mover, CleanLimits::default())
+    Clean::new(rig.meta.clone(), mover, room, CleanLimits::default())
+}
+
+/// Has room once it is told to, and remembers what it was asked for.
+#[derive(Debug, Default)]
+struct Scarce {
+    room: AtomicBool,
+    asked: Mutex<Vec<(ClassId, u64, bool)>>,
+}
+
+impl Room for Scarce {
+    fn may_move(&self, class: ClassId, payload_bytes: u64, gains: bool) -> bool {
+        self.asked.lock().unwrap().push((class, payload_bytes, gains));
+        self.room.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test]
+async fn nothing_moves_without_room_for_it() {
+    let rig = Rig::new("2+1", 3);
+    let ino = rig.create().await;
+    let old = rig.write(ino, 0, &noise(1, 8 * SEGMENT)).await;
+    punch(&rig, ino, 1, 5).await;
+    let room = Arc::new(Scarce::default());
+    let clean = clean_in(&rig, room.clone());
+    // It has looked, and is refused again and again.
+    for _again in 0..3 {
+        while clean.step().await.unwrap() == Step::Busy {}
+        assert_eq!(rig.dead(), []);
+    }
+    let asked = room.asked.lock().unwrap().clone();
+    assert!(asked.len() >= 3 && asked.iter().all(|one| *one == asked[0]), "{asked:?}");
+    let (_class, bytes, gains) = asked[0];
+    assert!(gains && (3 * SEGMENT as u64..4 * SEGMENT as u64).contains(&bytes), "{bytes}");
+    room.room.store(true, Ordering::SeqCst);
+    settle(&clean).await;
+    assert_eq!(rig.dead(), [old]);
 }
 
 async fn punch(rig: &Rig, ino: Ino, first: u64, count: u64) {

@@ -9,8 +9,9 @@ use crate::worker::orphans::Orphans;
 use crate::worker::pack::{Pack, PackLimits};
 use crate::worker::reap::Reap;
 use crate::worker::repair::{Depth, Repair, RepairReport};
-use crate::worker::testing::{Rig, noise, settle};
+use crate::worker::testing::{Plenty, Rig, noise, settle};
 use crate::worker::{Step, Worker};
+use std::sync::Arc;
 use std::time::Duration;
 
 const SEGMENT: usize = 64 * 1024;
@@ -49,7 +50,7 @@ impl World {
         let workers: Vec<Box<dyn Worker>> = vec![
             Box::new(Reap::new(meta.clone())),
             Box::new(Delete::new(meta.clone(), reader.clone(), shards.clone(), GRACE)),
-            Box::new(Clean::new(meta.clone(), mover, CleanLimits::default())),
+            Box::new(Clean::new(meta.clone(), mover, Arc::new(Plenty), CleanLimits::default())),
             Box::new(Pack::new(
                 meta.clone(),
                 reader.clone(),

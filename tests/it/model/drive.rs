@@ -284,7 +284,7 @@ impl Driver {
                 let how = WriteHow::default();
                 let open = (ino, handle);
                 let written = match fs.write_now(open, at as u64, &bytes, how) {
-                    Some(written) => written,
+                    Some(written) => Ok(written),
                     None => fs.write(&caller, open, at as u64, &bytes, how).await,
                 };
                 same(written, Ok(u32::try_from(count).unwrap()))?;
