@@ -31,6 +31,7 @@ impl Fs {
     ) -> Result<()> {
         self.check_writable()?;
         check_xattr_name(name)?;
+        check_namespace(name)?;
         if value.len() > XATTR_VALUE_BYTES_MAX {
             return Err(Posix::TooBig.into());
         }
@@ -241,6 +242,19 @@ fn check_xattr_name(name: &[u8]) -> Result<()> {
         return Err(Posix::Range.into());
     }
     Ok(())
+}
+
+/// Names begin with a namespace (xattr(7)); of `system` there are only the access lists.
+fn check_namespace(name: &[u8]) -> Result<()> {
+    if name == acl::ACCESS || name == acl::DEFAULT {
+        return Ok(());
+    }
+    let spaces: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+    match spaces.iter().find_map(|space| name.strip_prefix(*space)) {
+        None => Err(Posix::NotSupported.into()),
+        Some([]) => Err(Posix::Invalid.into()),
+        Some(_rest) => Ok(()),
+    }
 }
 
 /// Setting an attribute is a change of the inode.

@@ -4,6 +4,7 @@ mod data;
 mod names;
 mod permissions;
 mod programs;
+mod rules;
 
 use crate::real::Volume;
 
