@@ -1,4 +1,7 @@
-#![expect(clippy::disallowed_methods, reason = "the file under test is for threads, and measures their time")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the file under test is for threads, and measures their time"
+)]
 
 use super::*;
 use crate::error::{ErrorKind, Posix};
