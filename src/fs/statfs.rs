@@ -25,6 +25,8 @@ pub struct SpaceForClass {
     /// Free for users at this moment: what is being deleted counts for `free_bytes` and `available_bytes` already, and
     /// has not left the disks.
     pub writable_bytes: u64,
+    /// Free at this moment for holding data twice while it is moved: half of the reserve is not.
+    pub movable_bytes: u64,
 }
 
 /// Tells the room of a class; answers from memory.

@@ -153,6 +153,9 @@ fn room(standing: &[(Share, Labels)], class: &Class, totals: &Totals) -> SpaceFo
         free_bytes: capacity(false, &free),
         available_bytes: for_users(&free),
         writable_bytes: for_users(&|share| share.free_bytes),
+        movable_bytes: capacity(false, &|share| {
+            share.free_bytes.saturating_sub(share.reserved_bytes / 2)
+        }),
     }
 }
 
@@ -163,14 +166,7 @@ impl Room for Spaces {
             // There is nothing to wait for, and no other way to get room.
             return true;
         }
-        let shares = self.shares();
-        let half = |share: &Share| share.free_bytes.saturating_sub(share.reserved_bytes / 2);
-        let rooms: Vec<u64> = shares.iter().map(half).collect();
-        let class = self.meta.view().and_then(|view| view.class(class));
-        let Ok(Some(class)) = class else { return false };
-        let put_bytes = self.put_bytes.load(Ordering::SeqCst);
-        let since = put_bytes.saturating_sub(self.known().put_bytes);
-        let may = payload_capacity(&rooms, class.scheme).saturating_sub(since) >= payload_bytes;
+        let may = self.space(class).movable_bytes >= payload_bytes;
         if may {
             self.note_put(payload_bytes);
         }
@@ -210,6 +206,7 @@ impl SpaceSource for Spaces {
         space.free_bytes = space.free_bytes.saturating_sub(put_bytes);
         space.available_bytes = space.available_bytes.saturating_sub(put_bytes);
         space.writable_bytes = space.writable_bytes.saturating_sub(put_bytes);
+        space.movable_bytes = space.movable_bytes.saturating_sub(put_bytes);
         space
     }
 
@@ -228,7 +225,10 @@ impl SpaceSource for Spaces {
                 if space.writable_bytes >= bytes {
                     return true;
                 }
-                if space.available_bytes < bytes || Instant::now() >= deadline {
+                // Files that were deleted just now count for nothing until they are reaped.
+                let reaping = self.meta.view().and_then(|view| view.reap_pending());
+                let returns = space.available_bytes >= bytes || matches!(reaping, Ok(true));
+                if !returns || Instant::now() >= deadline {
                     return false;
                 }
                 tokio::time::sleep(RETURN_PAUSE).await;

@@ -7,12 +7,45 @@ mod programs;
 mod rules;
 
 use crate::real::Volume;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
 
 /// A mounted volume.
 fn mounted() -> Volume {
     let volume = Volume::format("4+2", 6);
     volume.mount();
     volume
+}
+
+/// What a script prints in `place`; it must succeed.
+fn printed(interpreter: &str, script: &str, place: &Path) -> String {
+    let output =
+        Command::new(interpreter).args(["-c", script]).current_dir(place).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// Runs `script` in a directory of the mount and in one of the local file system, both open to everybody; it must print
+/// the same.
+fn same_as_local(interpreter: &str, script: &str) {
+    let volume = mounted();
+    let local = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (volume.mnt().join("here"), local.path().join("here"));
+    for place in [&ours, &theirs] {
+        std::fs::create_dir(place).unwrap();
+        std::fs::set_permissions(place, Permissions::from_mode(0o777)).unwrap();
+    }
+    for above in [local.path(), volume.root(), &volume.mnt()] {
+        std::fs::set_permissions(above, Permissions::from_mode(0o755)).unwrap();
+    }
+    let expected = printed(interpreter, script, &theirs);
+    assert!(expected.lines().count() > 3, "the script says nothing: {expected}");
+    assert_eq!(printed(interpreter, script, &ours), expected);
+    volume.umount();
+    volume.fsck();
 }
 
 /// The number of an error.

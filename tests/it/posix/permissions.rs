@@ -1,11 +1,6 @@
 //! Who may do what: the same script runs on the mount and on a local file system, as several users, and must say the
 //! same.
 
-use super::mounted;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-use std::process::Command;
-
 /// What the scripts share: `as USER GROUP CODE` runs code as somebody else, `try NAME CODE...` says whether it works.
 const PRELUDE: &str = r#"
 umask 022
@@ -13,33 +8,8 @@ as() { setpriv --reuid "$1" --regid "$2" --clear-groups sh -c "$3"; }
 try() { if as "$2" "$3" "$4" >/dev/null 2>&1; then echo "$1: yes"; else echo "$1: no"; fi; }
 "#;
 
-fn run(script: &str, place: &Path) -> String {
-    let output = Command::new("sh")
-        .args(["-c", &format!("{PRELUDE}\n{script}")])
-        .current_dir(place)
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    text
-}
-
-/// Runs `script` in a directory of the mount and in one of the local file system; it must print the same.
 fn same_as_local(script: &str) {
-    let volume = mounted();
-    let local = tempfile::tempdir().unwrap();
-    let ours = volume.mnt().join("here");
-    let theirs = local.path().join("here");
-    for place in [&ours, &theirs] {
-        std::fs::create_dir(place).unwrap();
-        std::fs::set_permissions(place, std::fs::Permissions::from_mode(0o777)).unwrap();
-    }
-    for above in [local.path(), volume.root(), &volume.mnt()] {
-        std::fs::set_permissions(above, std::fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    let expected = run(script, &theirs);
-    assert!(expected.lines().count() > 3, "the script says nothing: {expected}");
-    assert_eq!(run(script, &ours), expected);
+    super::same_as_local("sh", &format!("{PRELUDE}\n{script}"));
 }
 
 #[test]

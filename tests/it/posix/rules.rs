@@ -1,9 +1,7 @@
 //! Rules of the manual pages, as Python scripts that run on the mount and on a local file system and must print the same.
 //! (`truncate` to the size that there is moves no times, as truncate(2) says; ext4 moves them.)
 
-use super::mounted;
-use std::path::Path;
-use std::process::Command;
+use super::{mounted, printed};
 
 /// What the scripts share: `says` prints a line, `tried` an error by its name or what a call answers.
 const PRELUDE: &str = r#"
@@ -30,28 +28,8 @@ def new(name, size=0):
     return descriptor
 "#;
 
-fn run(script: &str, place: &Path) -> String {
-    let output = Command::new("python3")
-        .args(["-c", &format!("{PRELUDE}\n{script}")])
-        .current_dir(place)
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    text
-}
-
-/// Runs `script` in a directory of the mount and in one of the local file system; it must print the same.
 fn same_as_local(script: &str) {
-    let volume = mounted();
-    let local = tempfile::tempdir().unwrap();
-    let ours = volume.mnt().join("here");
-    std::fs::create_dir(&ours).unwrap();
-    let expected = run(script, local.path());
-    assert!(expected.lines().count() > 3, "the script says nothing: {expected}");
-    assert_eq!(run(script, &ours), expected);
-    volume.umount();
-    volume.fsck();
+    super::same_as_local("python3", &format!("{PRELUDE}\n{script}"));
 }
 
 #[test]
@@ -306,7 +284,8 @@ for number in range(100):
 wrong = [number for pid, number in pids.items() if os.waitpid(pid, 0)[1] != 0]
 says("wrong", wrong)
 sys.exit(len(wrong))"#;
-    assert_eq!(run(script, &volume.mnt()), "wrong []\n");
+    let found = printed("python3", &format!("{PRELUDE}\n{script}"), &volume.mnt());
+    assert_eq!(found, "wrong []\n");
     volume.umount();
     volume.fsck();
 }
