@@ -27,11 +27,12 @@ use crate::fs::nodes::Nodes;
 use crate::fs::statfs::SpaceSource;
 use crate::limits::NAME_BYTES_MAX;
 use crate::meta::client::MetaClient;
+use crate::sync::{Arc, Mutex};
 use crate::types::{FileKind, HandleId, Ino, Timestamp};
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
 
 /// Who asks.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -1,10 +1,10 @@
 //! Threads for blocking work, behind one bounded queue. Knows nothing of what the jobs do.
 
 use crate::error::{Error, Result};
+use crate::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
+use crate::sync::{Arc, Mutex, PoisonError, thread};
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -40,7 +40,6 @@ impl Urgency {
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Some threads behind one bounded queue.
-#[derive(Debug)]
 pub struct Lane {
     name: String,
     /// One permit for each place in the queue, so that submitting never blocks a thread.
@@ -56,7 +55,17 @@ pub(crate) struct Crew {
     name: String,
     /// Closed when the last thread has ended. In a mutex only to be `Sync`.
     ended: Mutex<Receiver<()>>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let free = self.room.available_permits();
+        f.debug_struct("Lane")
+            .field("name", &self.name)
+            .field("free", &free)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Lane {
@@ -110,7 +119,7 @@ fn serve(jobs: &Mutex<Receiver<(Job, OwnedSemaphorePermit)>>) {
 
 /// Drops `thing` on a thread of its own: what is closed with it may hang on a device that does not answer.
 pub fn drop_apart(thing: impl Send + 'static) {
-    let dropping = std::thread::Builder::new().name("closing".into()).spawn(move || drop(thing));
+    let dropping = thread::Builder::new().name("closing".into()).spawn(move || drop(thing));
     if let Err(error) = dropping {
         // The closure, and with it the thing, is dropped in this thread: slower, and right.
         tracing::warn!(%error, "no thread to close files with");
@@ -131,7 +140,7 @@ impl Crew {
         let (alive, ended) = channel::<()>();
         let thread = |number: usize| {
             let (body, alive) = (body.clone(), alive.clone());
-            std::thread::Builder::new()
+            thread::Builder::new()
                 .name(format!("{name}-{number}"))
                 .spawn(move || {
                     let _alive = alive;
@@ -148,7 +157,7 @@ impl Crew {
 impl Drop for Crew {
     fn drop(&mut self) {
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let own = std::thread::current().id();
+        let own = thread::current().id();
         // The last owner may let go inside one of them: it cannot wait for itself.
         let inside = self.threads.iter().any(|thread| thread.thread().id() == own);
         if !inside && ended.recv_timeout(DROP_WAIT) == Err(RecvTimeoutError::Timeout) {

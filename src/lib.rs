@@ -26,6 +26,7 @@ pub mod placement;
 pub mod shard;
 pub mod stripe;
 pub mod sum;
+pub mod sync;
 pub mod types;
 pub mod volume;
 pub mod worker;

@@ -40,6 +40,7 @@ use crate::shard::serve::LocalPeers;
 use crate::shard::store::{ShardStore, StoreLimits};
 use crate::stripe::reader::{Finding, StripeReader};
 use crate::stripe::writer::StripeWriter;
+use crate::sync::{Arc, Mutex};
 use crate::types::{DiskId, VolumeId};
 use crate::worker::Shards;
 use crate::worker::rebalance::Rebalance;
@@ -53,7 +54,6 @@ use status::Remount;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
 

@@ -1,9 +1,10 @@
 //! The one thread that sends invalidations to the kernel. It serves no requests: `inval_inode` writes back dirty
 //! pages through the very loop that would wait for it.
 
+use crate::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use crate::sync::{Mutex, PoisonError};
 use fuser::{INodeNo, Notifier};
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use tokio::sync::oneshot;
 
 /// Invalidations that may wait; a requester beyond that waits for room.
@@ -19,7 +20,7 @@ struct Job {
 #[derive(Debug)]
 pub(super) struct Notifications {
     sender: SyncSender<Job>,
-    receiver: std::sync::Mutex<Option<Receiver<Job>>>,
+    receiver: Mutex<Option<Receiver<Job>>>,
     /// For what may be sent from anywhere: it takes no lock that a request holds.
     notifier: OnceLock<Notifier>,
 }
@@ -33,13 +34,13 @@ impl std::fmt::Debug for Job {
 impl Notifications {
     pub(super) fn new() -> Self {
         let (sender, receiver) = sync_channel(QUEUE_MAX);
-        let receiver = std::sync::Mutex::new(Some(receiver));
+        let receiver = Mutex::new(Some(receiver));
         Self { sender, receiver, notifier: OnceLock::new() }
     }
 
     /// Starts the thread. It ends when the `Notifications` are dropped.
     pub(super) fn start(&self, notifier: Notifier) -> std::io::Result<()> {
-        let taken = self.receiver.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let taken = self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(receiver) = taken else { return Ok(()) };
         let again = notifier.clone();
         std::thread::Builder::new().name("ironfs-notify".to_owned()).spawn(move || {

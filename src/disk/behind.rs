@@ -8,11 +8,11 @@
 use crate::disk::DiskFile;
 use crate::error::{Error, Result};
 use crate::lane::{Crew, Urgency, drop_apart};
+use crate::sync::mpsc::{RecvTimeoutError, sync_channel};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -22,7 +22,7 @@ mod tests;
 /// Most bytes that wait to be written; who writes more waits.
 const QUEUE_BYTES: usize = 8 << 20;
 /// Most calls that wait.
-const QUEUE_CALLS: usize = 4096;
+const QUEUE_CALLS: usize = if cfg!(shuttle) { 2 } else { 4096 };
 /// How long writes gather before the thread is at them: waking it for each page would cost more than the page.
 const LINGER: Duration = Duration::from_millis(5);
 /// Waiting bytes at which it gathers no more.
@@ -262,7 +262,7 @@ impl Shared {
 impl State {
     /// Whether the thread should be at work now.
     fn is_rushed(&self) -> bool {
-        self.asked || self.bytes >= GATHERED_BYTES
+        self.asked || self.bytes >= GATHERED_BYTES || self.waiting.len() >= QUEUE_CALLS
     }
 
     /// How long to wait before the device may be called silent.

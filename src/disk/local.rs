@@ -4,6 +4,7 @@
 
 use crate::disk::{Disk, DiskEntry, DiskFile, DiskIdentity, LOCK_FILE, OpenMode, Space};
 use crate::error::{Error, ErrorKind, Posix, Result};
+use crate::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{
     AtFlags, Dir, FallocateFlags, FileType, FlockOperation, Mode, OFlags, Stat, fallocate,
     fdatasync, flock, fstat, fstatfs, fstatvfs, fsync, ftruncate, mkdirat, openat, renameat, stat,
@@ -13,7 +14,6 @@ use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, pwrite, retry_on_intr};
 use std::io::IoSliceMut;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 #[cfg(test)]
 mod tests;

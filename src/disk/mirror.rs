@@ -24,6 +24,7 @@
 
 use crate::disk::DiskFile;
 use crate::error::{Error, ErrorKind, Posix, Result};
+// redb calls this with locks of std in its hands: shuttle must not go on to another thread here.
 use crate::types::DiskId;
 use layout::{
     GROUP_PAGES, HEADER_BYTES, Header, LENGTH_MAX, PAGE, PAGE_BYTES, SECTOR_BYTES, Sums,

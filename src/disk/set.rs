@@ -5,9 +5,9 @@ use crate::disk::queue::DiskQueue;
 use crate::disk::{Disk, Space};
 use crate::error::{Error, ErrorKind, Posix};
 use crate::lane::drop_apart;
+use crate::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::types::DiskId;
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
 
 #[cfg(test)]

@@ -27,13 +27,13 @@ use crate::meta::command::{Answer, Command, Inode, SetAttributes};
 use crate::metrics::Lookups;
 use crate::stripe::reader::StripeReader;
 use crate::stripe::writer::{Placer, StripeWriter};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::types::{ClassId, Ino, LogPosition, Timestamp};
 use cache::FrameCache;
 use chunks::ChunkCache;
 use dirty::Dirty;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio::time::Instant;
@@ -216,7 +216,7 @@ impl Data {
     }
 
     fn absorb(&self, node: &Arc<Node>, offset: u64, bytes: &[u8], time: Option<Timestamp>) {
-        let (grown, was_clean) = {
+        let (total, was_clean) = {
             let mut meta = node.locked();
             let mut dirty = node.data.dirty();
             let was_clean = dirty.is_empty();
@@ -225,11 +225,16 @@ impl Data {
             if let Some(time) = time {
                 (meta.mtime, meta.ctime, meta.times_dirty) = (time, time, true);
             }
-            (grown, was_clean)
+            // Counted before a flush can take them: the sum never falls below zero.
+            (self.dirty_bytes.fetch_add(grown, Ordering::Relaxed) + grown, was_clean)
         };
-        let total = self.dirty_bytes.fetch_add(grown, Ordering::Relaxed) + grown;
         if was_clean {
-            self.dirty_nodes().insert(node.ino, Arc::clone(node));
+            let mut nodes = self.dirty_nodes();
+            // A flush may have taken them meanwhile, and looked for the node here before it came: nobody would ever
+            // take it out again.
+            if !node.data.dirty().is_empty() {
+                nodes.insert(node.ino, Arc::clone(node));
+            }
         }
         if total > self.limits.dirty_bytes / 2 {
             self.wake.notify_one();

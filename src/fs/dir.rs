@@ -10,9 +10,9 @@ use crate::fs::file::Opened;
 use crate::fs::handle::Handle;
 use crate::fs::{Attributes, node::Node};
 use crate::meta::store::{DirEntry, View};
+use crate::sync::atomic::Ordering;
 use crate::types::{FileKind, HandleId, Ino};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Positions of `.` and `..`.
 const DOTS: u64 = 2;

@@ -1,10 +1,10 @@
 //! Open files and directories. Knows nothing of what is done with them.
 
 use crate::fs::node::Node;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, PoisonError};
 use crate::types::HandleId;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// One open file or directory.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Handles {
         Some(handle)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<HandleId, Arc<Handle>>> {
+    fn lock(&self) -> crate::sync::MutexGuard<'_, HashMap<HandleId, Arc<Handle>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

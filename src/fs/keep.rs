@@ -4,8 +4,8 @@ use crate::error::Result;
 use crate::fs::Fs;
 use crate::fs::node::Node;
 use crate::meta::command::{Answer, Command, SetAttributes};
+use crate::sync::{Arc, PoisonError};
 use crate::types::{Ino, LogPosition};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 

@@ -9,10 +9,10 @@ use crate::fs::privilege::S_ISGID;
 use crate::fs::{Attributes, Caller, Fs, check_name};
 use crate::limits::SYMLINK_BYTES_MAX;
 use crate::meta::command::{Answer, Command, NewNode, Rename, RenameMode};
+use crate::sync::atomic::Ordering;
 use crate::types::{FileKind, Ino, LogPosition};
 use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 const RENAME_NOREPLACE: u32 = 1;
 const RENAME_EXCHANGE: u32 = 2;

@@ -3,9 +3,9 @@
 use crate::fs::Attributes;
 use crate::fs::data::DataState;
 use crate::meta::command::Inode;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::types::{FileKind, Ino, LogPosition, ROOT_INO, Timestamp};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Unit of `st_blocks`.
 const STAT_BLOCK_BYTES: u64 = 512;

@@ -2,10 +2,10 @@
 
 use crate::fs::node::Node;
 use crate::meta::command::Inode;
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::types::{Ino, LogPosition, ROOT_INO};
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Locks that the table is divided among: many more than threads, so that they seldom meet.
 const SHARDS: u64 = 64;

@@ -5,10 +5,10 @@ use crate::error::Result;
 use crate::fs::node::{Node, NodeMeta};
 use crate::fs::{AtimeMode, Fs};
 use crate::meta::command::{Command, SetAttributes};
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, MutexGuard, PoisonError};
 use crate::types::{FileKind, Ino, Timestamp};
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
 
 /// O_NOATIME of Linux; the file was opened so.
 const O_NOATIME: i32 = 0o1_000_000;

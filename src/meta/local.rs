@@ -19,10 +19,10 @@ use crate::meta::client::Views;
 use crate::meta::command::Command;
 use crate::meta::store::View;
 use crate::meta::{Log, Reply};
+use crate::sync::atomic::Ordering;
 use crate::types::{DiskId, Epoch, LogPosition};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
@@ -180,6 +180,10 @@ impl LocalLog {
         let mut work = Box::pin(work);
         if let Poll::Ready(answer) = futures_util::poll!(&mut work) {
             return answer;
+        }
+        if cfg!(shuttle) {
+            // There no caller goes away, and no runtime is there to hand work to.
+            return work.await;
         }
         let ended = |error| Error::with_source(ErrorKind::Internal, "run a task of the log", error);
         self.tasks.spawn(work).await.map_err(ended)?

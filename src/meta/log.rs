@@ -24,11 +24,11 @@ use crate::disk::set::DiskHandle;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::lane::drop_apart;
+use crate::sync::{Arc, Mutex, PoisonError};
 use crate::types::{DiskId, Epoch, LogPosition, VolumeId};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub mod merge;

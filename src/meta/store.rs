@@ -13,10 +13,10 @@ use crate::meta::command::Command;
 use crate::meta::model;
 pub use crate::meta::tables::Totals;
 use crate::meta::tables::{self, Txn, db, rows};
+use crate::sync::{Mutex, PoisonError};
 use crate::types::{FileKind, Ino, LogPosition, SegmentIndex, SlotIndex, Version};
 use bytes::Bytes;
 use redb::{Database, Durability, ReadableDatabase};
-use std::sync::{Mutex, PoisonError};
 
 /// The materialised state.
 pub struct Store {
@@ -149,6 +149,20 @@ impl Store {
         transaction.commit().map_err(db)?;
         *current = (next, totals);
         Ok(replies)
+    }
+
+    /// Gives an inode so many links at a stroke.
+    #[cfg(test)]
+    pub(crate) fn set_links(&self, ino: Ino, links: u32) -> Result<()> {
+        let transaction = self.database.begin_write().map_err(db)?;
+        {
+            let mut txn = Txn::new(&transaction, self.totals());
+            let inode = txn.inode(ino)?;
+            let mut inode = inode.ok_or_else(|| Error::internal("no such inode"))?;
+            inode.links = links;
+            txn.put_inode(&inode)?;
+        }
+        transaction.commit().map_err(db)
     }
 
     /// Makes the state durable (two-phase, quick repair) and answers its position. The caller has synced the log up

@@ -7,9 +7,9 @@ use crate::meta::client::{MetaClient, Views};
 use crate::meta::command::Command;
 use crate::meta::store::{Store, View};
 use crate::meta::{Log, Reply};
+use crate::sync::{Arc, Mutex};
 use crate::types::{Incarnation, LogPosition, Timestamp};
 use futures_util::future::BoxFuture;
-use std::sync::{Arc, Mutex};
 
 /// A log in memory.
 #[derive(Debug)]

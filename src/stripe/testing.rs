@@ -11,6 +11,7 @@ use crate::shard::serve::LocalPeers;
 use crate::shard::store::{ShardStore, StoreLimits};
 use crate::stripe::reader::{Finding, Members, Piece, Presence, StripeReader};
 use crate::stripe::writer::{NewSegment, StripeWriter, Target, Written};
+use crate::sync::{Arc, Mutex};
 use crate::types::{
     ChunkIndex, ClassId, DiskId, Epoch, Incarnation, Ino, NodeId, SegmentAddress, SegmentIndex,
     ShardIndex, StripeId, VolumeId,
@@ -18,7 +19,6 @@ use crate::types::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc::{Receiver, channel};
 
 const LIMITS: StoreLimits = StoreLimits { footer_bytes: 1 << 20, open_files: 8 };

@@ -5,9 +5,9 @@ use super::Volume;
 use crate::error::Result;
 use crate::meta::store::View;
 use crate::stripe::layout::StripeRecord;
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crate::types::{DiskId, Epoch, LogPosition, ShardIndex, StripeId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
 

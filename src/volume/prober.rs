@@ -7,10 +7,10 @@ use crate::disk::set::{DiskHandle, DiskState, DiskStatus};
 use crate::disk::superblock::{self, MemberState};
 use crate::error::{Error, Result};
 use crate::shard::store;
+use crate::sync::{Arc, MutexGuard, PoisonError};
 use crate::types::DiskId;
 use futures_util::future::join_all;
 use std::collections::BTreeSet;
-use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 

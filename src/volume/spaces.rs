@@ -13,12 +13,12 @@ use crate::meta::client::MetaClient;
 use crate::meta::local::LocalLog;
 use crate::meta::store::Totals;
 use crate::placement::{Candidate, Ring, height_bytes};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::types::{ClassId, DiskId};
 use crate::worker::clean::Room;
 use futures_util::future::{BoxFuture, join_all};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 

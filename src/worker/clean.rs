@@ -15,11 +15,11 @@ use crate::stripe::pack::plan_stripes;
 use crate::stripe::reader::{Piece, StripeReader};
 use crate::stripe::slots::SlotTable;
 use crate::stripe::writer::{NewSegment, Placer, StripeWriter};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::types::{ChunkIndex, ClassId, Ino, SegmentAddress, SlotIndex, StripeId};
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 

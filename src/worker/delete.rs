@@ -10,11 +10,11 @@ use crate::meta::command::Command;
 use crate::net::{Operation, ShardKey};
 use crate::stripe::layout::{NO_DISK, StripeRecord};
 use crate::stripe::reader::StripeReader;
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::types::StripeId;
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, join_all};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 

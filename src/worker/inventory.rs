@@ -7,10 +7,10 @@ use super::{Shards, Step, Worker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::client::MetaClient;
 use crate::net::{Operation, Response, ShardKey};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::types::{DiskId, ShardIndex, StripeId};
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[cfg(test)]
 mod tests;

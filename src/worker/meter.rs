@@ -1,6 +1,6 @@
 //! How fast work goes at present.
 
-use std::sync::{Mutex, PoisonError};
+use crate::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 

@@ -6,11 +6,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::meta::client::MetaClient;
 use crate::meta::store::View;
 use crate::net::{ADOPT_PARTS, Operation, Response, ShardKey};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::types::{DiskId, Incarnation, StripeId};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[cfg(test)]
 mod tests;

@@ -13,13 +13,13 @@ use crate::stripe::layout::StripeRecord;
 use crate::stripe::pack::plan_stripes;
 use crate::stripe::reader::{Piece, StripeReader};
 use crate::stripe::writer::{NewSegment, Placer, StripeWriter};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::types::{
     ChunkIndex, ClassId, Ino, SegmentAddress, SegmentIndex, SlotIndex, StripeId, Version,
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 

@@ -13,13 +13,13 @@ use crate::error::Result;
 use crate::meta::client::MetaClient;
 use crate::stripe::reader::Presence;
 use crate::stripe::writer::Placer;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::types::{DiskId, StripeId};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use moves::{Move, moves};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 

@@ -12,10 +12,10 @@ use crate::meta::client::MetaClient;
 use crate::meta::command::{Command, ScrubState};
 use crate::stripe::layout::{NO_DISK, StripeRecord};
 use crate::stripe::reader::{Presence, StripeReader};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::types::{DiskId, ShardIndex, StripeId, Timestamp};
 use futures_util::future::{BoxFuture, join_all};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 

@@ -4,9 +4,9 @@
 use crate::error::{Error, Result};
 use crate::net::{Operation, Peers, Priority, Request, Response, ShardKey};
 use crate::stripe::reader::{Members, Presence};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::types::{DiskId, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Longest wait for one background operation: whole shards are read in one, so it is far above what a disk takes.

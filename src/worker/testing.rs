@@ -23,14 +23,14 @@ use crate::shard::store::{ShardStore, StoreLimits};
 use crate::stripe::layout::StripeRecord;
 use crate::stripe::reader::{Finding, Members, Piece, Presence, StripeReader};
 use crate::stripe::writer::{NewSegment, Placer, StripeWriter, Target};
+use crate::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use crate::sync::{Arc, Mutex};
 use crate::types::{
     ChunkIndex, ClassId, DiskId, Epoch, FileKind, Incarnation, Ino, NodeId, ROOT_INO, SegmentIndex,
     SlotIndex, StripeId, Timestamp, VolumeId,
 };
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc::Receiver;
 
 const SEGMENT: usize = SEGMENT_BYTES as usize;

@@ -3,8 +3,8 @@ mod random;
 
 use super::*;
 use crate::error::Error;
+use crate::sync::Mutex;
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use tokio::time::Instant;
 
 /// Answers what it was given, then is idle; notes when each step began.

@@ -2,10 +2,10 @@
 //! One for all work that moves shards. Knows no kind of work.
 
 use crate::load::Latencies;
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::types::DiskId;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 

@@ -27,6 +27,8 @@ mod medium;
 mod mend;
 mod metrics;
 mod model;
+#[cfg(shuttle)]
+mod orders;
 mod posix;
 mod power;
 mod real;

@@ -164,6 +164,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("std::fs", &["disk/local", "admin", "cli", "mountd", "shardd"]),
     ("std::env", &["cli", "mountd", "shardd"]),
     ("tokio::signal", &["mountd", "shardd"]),
+    ("shuttle", &["sync"]),
 ];
 
 /// Where `unsafe` may be, each file with a reason of its own at its top.
@@ -380,6 +381,24 @@ fn each_library_has_one_door() {
             if named {
                 wrong.push(format!("{} names {library}", source.path));
             }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn locks_come_from_sync() {
+    // A cache of the metadata's database calls the second one with locks of std in its hands.
+    const OWN: &[&str] = &["sync", "disk/mirror"];
+    const LOCKS: &[&str] = &["Mutex", "RwLock", "Condvar", "mpsc"];
+    let mut wrong = Vec::new();
+    for source in product().iter().filter(|source| !OWN.contains(&source.module.as_str())) {
+        for statement in code(source).split(';') {
+            let Some((_before, tree)) = statement.split_once("std::sync::") else { continue };
+            let mut paths = Vec::new();
+            expand("", tree, &mut paths);
+            let lock = |path: &String| LOCKS.iter().any(|lock| path.starts_with(lock));
+            wrong.extend(paths.into_iter().filter(lock).map(|path| (source.path.clone(), path)));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");

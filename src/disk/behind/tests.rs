@@ -5,7 +5,7 @@
 
 use super::*;
 use crate::error::{ErrorKind, Posix};
-use std::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 const SILENT: Duration = Duration::from_millis(300);
 

@@ -1,8 +1,8 @@
 use super::*;
 use crate::error::{Error, ErrorKind};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::channel;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::mpsc::channel;
 use tokio::sync::oneshot;
 
 #[tokio::test]

@@ -6,10 +6,10 @@ use crate::error::{Error, Posix, Result};
 use crate::fs::node::Node;
 use crate::limits::{CHUNK_BYTES, INLINE_BYTES_MAX, SEGMENT_BYTES};
 use crate::meta::command::{Answer, Command, FileUpdate, HotExtent, segment_address};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::types::{ClassId, Ino, Timestamp};
 use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::OwnedMutexGuard;
 
 const SEGMENT: u64 = SEGMENT_BYTES as u64;

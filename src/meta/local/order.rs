@@ -12,11 +12,11 @@ use crate::meta::changes::Changes;
 use crate::meta::command::Command;
 use crate::meta::recover::OpenOptions;
 use crate::meta::store::Store;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use crate::types::{DiskId, LogPosition, VolumeId};
 use bytes::Bytes;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 

@@ -5,10 +5,10 @@ use super::state::write_clean;
 use crate::error::{Error, Result};
 use crate::meta::log::record::Batch;
 use crate::meta::log::{Chain, SegmentLog};
+use crate::sync::atomic::Ordering;
 use crate::types::{DiskId, Epoch, LogPosition, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
 /// What belongs to whoever makes things durable or changes the members.

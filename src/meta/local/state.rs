@@ -10,12 +10,12 @@ use crate::meta::command::Command;
 use crate::meta::log::{SILENT, make_dir};
 use crate::meta::store::Store;
 use crate::sum::xxh3;
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::types::{Epoch, LogPosition};
 use bytes::Bytes;
 use redb::StorageBackend;
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Directory of the state on a disk.
 const STATE_DIR: &str = "meta";

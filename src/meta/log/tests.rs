@@ -65,13 +65,13 @@ fn filled(machine: &SimMachine, disk: usize) -> (Arc<dyn Disk>, LogWriter) {
 async fn two_queues(
     machine: &SimMachine,
     tasks: &TaskTracker,
-) -> (SegmentLog, Vec<Option<std::sync::mpsc::Sender<()>>>) {
+) -> (SegmentLog, Vec<Option<crate::sync::mpsc::Sender<()>>>) {
     let (mut members, mut gates) = (Vec::new(), Vec::new());
     for number in 0..2 {
         let disk = machine.disk(number);
         let writer = writer(&disk);
         let queue = DiskQueue::threads("t", 1, 8).unwrap();
-        let (gate, wait) = std::sync::mpsc::channel::<()>();
+        let (gate, wait) = crate::sync::mpsc::channel::<()>();
         let id = DiskId(u32::try_from(number).unwrap());
         let handle = Arc::new(DiskHandle { id, disk, queue });
         let held = handle.clone();

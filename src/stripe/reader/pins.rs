@@ -1,8 +1,8 @@
 //! Counts the running reads of each stripe. Knows nothing else of stripes.
 
+use crate::sync::{Arc, Mutex, PoisonError};
 use crate::types::StripeId;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// Stripes in use.
 #[derive(Debug, Default)]

@@ -1,9 +1,9 @@
 use super::*;
 use crate::meta::command::segment_address;
 use crate::meta::command::{FileUpdate, SetAttributes};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::types::Timestamp;
 use crate::worker::testing::{Plenty, Rig, noise, settle};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 const SEGMENT: usize = 64 * 1024;
 

@@ -1,11 +1,11 @@
 use super::*;
 use crate::meta::testing::MemLog;
 use crate::meta::{Log, Reply};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::types::LogPosition;
 use crate::worker::reap::Reap;
 use crate::worker::testing::{Rig, noise, settle};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A volume with one dead and one live stripe.
 async fn rig() -> (Rig, StripeId) {

@@ -1,9 +1,9 @@
 use super::*;
 use crate::net::{Operation, ShardKey};
+use crate::sync::atomic::Ordering;
 use crate::types::Incarnation;
 use crate::worker::testing::{Rig, noise, settle};
 use crate::worker::throttle::Caps;
-use std::sync::atomic::Ordering;
 
 const DAY: i64 = 24 * 3600;
 

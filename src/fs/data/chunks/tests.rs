@@ -5,9 +5,9 @@ use crate::meta::client::{MetaClient, Views};
 use crate::meta::command::{Command, FileUpdate, NewNode};
 use crate::meta::store::View;
 use crate::meta::testing::MemLog;
+use crate::sync::{Arc, Mutex};
 use crate::types::{ChunkIndex, FileKind, Ino, ROOT_INO, Timestamp};
 use bytes::Bytes;
-use std::sync::{Arc, Mutex};
 
 const INO: Ino = Ino(10);
 
