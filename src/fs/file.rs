@@ -238,14 +238,14 @@ impl Fs {
         let time = self.now();
         let order = node.order.lock().await;
         self.change_content(&node, caller, time).await?;
-        if work != 0 {
-            self.data.punch(&node, offset, length, changed(time)).await?;
-        }
         if work != FALLOC_FL_PUNCH_HOLE {
             let present = node.locked().size;
             let size = if keeps_size { present } else { present.max(end) };
             let update = FileUpdate { ino, size, mtime: Some(time), ctime: Some(time) };
-            self.data.reserve(&node, offset, length, Some(update)).await?;
+            self.data.reserve(&node, offset..end, work != 0, Some(update)).await?;
+        }
+        if work != 0 {
+            self.data.punch(&node, offset, length, changed(time)).await?;
         }
         drop(order);
         Ok(())

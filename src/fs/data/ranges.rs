@@ -39,6 +39,12 @@ fn has_content(inode: &Inode, content: &ChunkView, number: u64, segment: Segment
         || content.hot.iter().any(|hot| (start..start + SEGMENT_BYTES).contains(&hot.offset))
 }
 
+/// Segments that a punch of `range` removes as a whole, in a file of `size` bytes.
+const fn whole_segments(range: Range<u64>, size: u64) -> Range<u64> {
+    let end = if range.end == size { range.end.div_ceil(SEGMENT) } else { range.end / SEGMENT };
+    range.start.div_ceil(SEGMENT)..end
+}
+
 impl Data {
     /// Makes a range a hole: whole segments by command, the edges by zero writes. Size stays.
     pub async fn punch(
@@ -64,8 +70,7 @@ impl Data {
             let (inode, position) = self.propose_inode(extend).await?;
             node.install(inode, position);
         }
-        let whole_end = if end == size { end.div_ceil(SEGMENT) } else { end / SEGMENT };
-        let whole = offset.div_ceil(SEGMENT)..whole_end;
+        let whole = whole_segments(offset..end, size);
         let mut at = whole.start;
         while at < whole.end {
             let count = (whole.end - at).min(COMMAND_SEGMENTS_MAX);
@@ -115,12 +120,13 @@ impl Data {
         Ok(has_content(&inode, &content, number, address.segment))
     }
 
-    /// fallocate mode 0 and KEEP_SIZE: reserves space for the holes in a range, extends the size if asked.
+    /// fallocate mode 0 and KEEP_SIZE: reserves space for the holes in a range, extends the size if asked. With
+    /// `punches` what will be a hole when the range is punched counts as one already: who is refused has lost nothing.
     pub async fn reserve(
         &self,
         node: &Arc<Node>,
-        offset: u64,
-        length: u64,
+        range: Range<u64>,
+        punches: bool,
         update: Option<FileUpdate>,
     ) -> Result<()> {
         let _gate = Self::gate(node).await;
@@ -131,11 +137,14 @@ impl Data {
         let mut file =
             update.unwrap_or(FileUpdate { ino: node.ino, size, mtime: None, ctime: None });
         file.size = file.size.max(size);
-        let end = offset + length;
-        let holes = self.hole_bytes(node, offset..end)?;
+        let punched = match punches {
+            true => whole_segments(range.start..range.end.min(file.size), file.size),
+            false => 0..0,
+        };
+        let holes = self.hole_bytes(node, range.clone(), &punched)?;
         // Reserving a hole twice reserves it once.
-        let bytes =
-            (held + holes).min(self.hole_bytes(node, 0..end.max(file.size))?).max(held.min(holes));
+        let all = self.hole_bytes(node, 0..range.end.max(file.size), &punched)?;
+        let bytes = (held + holes).min(all).max(held.min(holes));
         let wanted = bytes.saturating_sub(held);
         if self.space.space(class).writable_bytes < wanted
             && !self.space.wait_for(class, wanted).await
@@ -153,8 +162,8 @@ impl Data {
         Ok(())
     }
 
-    /// Bytes of the segments that a range touches and that have no content.
-    fn hole_bytes(&self, node: &Node, range: Range<u64>) -> Result<u64> {
+    /// Bytes of the segments that a range touches and that have no content, or are among `punched`.
+    fn hole_bytes(&self, node: &Node, range: Range<u64>, punched: &Range<u64>) -> Result<u64> {
         let numbers = range.start / SEGMENT..range.end.div_ceil(SEGMENT);
         let view = self.meta.view()?;
         let inode = view.inode(node.ino)?.ok_or(Posix::Stale)?;
@@ -170,7 +179,7 @@ impl Data {
                 let content = view.chunk(&inode, *chunk)?;
                 for segment in 0..SEGMENTS_PER_CHUNK {
                     let number = first + u64::from(segment);
-                    let is_in = numbers.contains(&number);
+                    let is_in = numbers.contains(&number) && !punched.contains(&number);
                     filled += u64::from(
                         is_in && has_content(&inode, &content, number, SegmentIndex(segment)),
                     );
@@ -203,53 +212,71 @@ impl Data {
         }
     }
 
-    /// copy_file_range: shares aligned whole segments, copies the rest. Answers bytes copied.
+    /// copy_file_range: shares aligned whole segments, copies the rest. Answers bytes copied: an error that comes when
+    /// some are is for the next call.
     pub async fn copy(
         &self,
-        (from, from_offset): (&Arc<Node>, u64),
-        (to, to_offset): (&Arc<Node>, u64),
+        from: (&Arc<Node>, u64),
+        to: (&Arc<Node>, u64),
         length: u64,
         time: Timestamp,
     ) -> Result<u64> {
-        if from_offset % SEGMENT != to_offset % SEGMENT || length < SEGMENT {
-            self.copy_bytes((from, from_offset), (to, to_offset), length, time).await?;
-            return Ok(length);
+        let mut copied = 0;
+        match self.copy_parts(from, to, (length, time), &mut copied).await {
+            Err(error) if copied == 0 => Err(error),
+            Ok(()) | Err(_) => Ok(copied),
         }
-        let head = (from_offset.next_multiple_of(SEGMENT) - from_offset).min(length);
-        let whole = (length - head) / SEGMENT * SEGMENT;
-        let tail = length - head - whole;
-        self.copy_bytes((from, from_offset), (to, to_offset), head, time).await?;
-        let (at, to_at) = (from_offset + head, to_offset + head);
-        let mut done = 0;
-        while done < whole {
-            let bytes = (whole - done).min(CLONE_SEGMENTS_MAX * SEGMENT);
-            let (source, target) = ((from, at + done), (to, to_at + done));
-            if !self.share(source, target, bytes, time).await? {
-                self.copy_bytes(source, target, bytes, time).await?;
-            }
-            done += bytes;
-        }
-        self.copy_bytes((from, at + whole), (to, to_at + whole), tail, time).await?;
-        Ok(length)
     }
 
-    /// Copies through memory.
-    async fn copy_bytes(
+    async fn copy_parts(
         &self,
         (from, from_offset): (&Arc<Node>, u64),
         (to, to_offset): (&Arc<Node>, u64),
-        length: u64,
-        time: Timestamp,
+        (length, time): (u64, Timestamp),
+        copied: &mut u64,
     ) -> Result<()> {
-        let mut done = 0;
-        while done < length {
-            let count = u32::try_from((length - done).min(COPY_BYTES)).unwrap_or(u32::MAX);
-            let bytes = self.read(from, from_offset + done, count).await?;
+        let through_memory = (from, from_offset, to, to_offset, time);
+        if from_offset % SEGMENT != to_offset % SEGMENT || length < SEGMENT {
+            return self.copy_bytes(through_memory, length, copied).await;
+        }
+        let head = (from_offset.next_multiple_of(SEGMENT) - from_offset).min(length);
+        let whole_end = head + (length - head) / SEGMENT * SEGMENT;
+        self.copy_bytes(through_memory, head, copied).await?;
+        if *copied < head {
+            return Ok(());
+        }
+        while *copied < whole_end {
+            let bytes = (whole_end - *copied).min(CLONE_SEGMENTS_MAX * SEGMENT);
+            let (source, target) = ((from, from_offset + *copied), (to, to_offset + *copied));
+            if self.share(source, target, bytes, time).await? {
+                *copied += bytes;
+                continue;
+            }
+            let end = *copied + bytes;
+            self.copy_bytes(through_memory, end, copied).await?;
+            if *copied < end {
+                // The source has become shorter.
+                return Ok(());
+            }
+        }
+        self.copy_bytes(through_memory, length, copied).await
+    }
+
+    /// Copies through memory from `copied` bytes behind the offsets on, until these are `end`.
+    async fn copy_bytes(
+        &self,
+        (from, from_offset, to, to_offset, time): (&Arc<Node>, u64, &Arc<Node>, u64, Timestamp),
+        end: u64,
+        copied: &mut u64,
+    ) -> Result<()> {
+        while *copied < end {
+            let count = u32::try_from((end - *copied).min(COPY_BYTES)).unwrap_or(u32::MAX);
+            let bytes = self.read(from, from_offset + *copied, count).await?;
             if bytes.is_empty() {
                 return Ok(());
             }
-            self.write(to, to_offset + done, &bytes, Some(time)).await?;
-            done += bytes.len() as u64;
+            self.write(to, to_offset + *copied, &bytes, Some(time)).await?;
+            *copied += bytes.len() as u64;
         }
         Ok(())
     }
