@@ -5,11 +5,11 @@ use crate::disk::set::DiskSet;
 use crate::error::{Error, Result};
 use crate::net::{Operation, Peers, Priority, Request, Response};
 use crate::shard::store::ShardStore;
+use crate::sync::{Arc, PoisonError, RwLock};
 use crate::types::{DiskId, Epoch, NodeId};
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
 /// Carries out one operation. Blocks on the disk.
 pub fn serve(store: &ShardStore, operation: Operation) -> Result<Response> {

@@ -11,13 +11,13 @@ use crate::format::FormatError;
 use crate::net::{Seal, ShardFooter, ShardHeader, ShardKey};
 use crate::shard::file::{self, Footer, FooterBuilder, HEADER_BYTES, TRAILER_BYTES};
 use crate::shard::index::ShardIndexDb;
+use crate::sync::{Arc, Mutex, PoisonError};
 use crate::types::{DiskId, VolumeId};
 use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// Shards of one disk that are begun and not sealed: bounds the open files of writers.
 const UNSEALED_MAX: usize = 256;
@@ -100,7 +100,7 @@ fn cut(covering: Vec<u8>, cover: &Range<u64>, range: &Range<u64>) -> Bytes {
     Bytes::from(covering).slice(skip..skip + wanted)
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn locked<T>(mutex: &Mutex<T>) -> crate::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -127,7 +127,7 @@ impl ShardStore {
             }
         }
         let open = Cache::with_weighter(limits.open_files, limits.footer_bytes, ByFooter);
-        let index = ShardIndexDb::open(&disk, read_only);
+        let index = ShardIndexDb::open(id, &disk, read_only);
         let store = Self {
             volume,
             id,
@@ -476,7 +476,7 @@ impl ShardStore {
 
     /// Notes that the index is complete, so that the next opening need not rebuild it.
     pub fn close(&self) {
-        self.index.close();
+        self.index.close(&*self.disk);
     }
 
     fn open_shard(&self, key: ShardKey) -> Result<Arc<OpenShard>> {
