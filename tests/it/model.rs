@@ -1,13 +1,16 @@
 //! Random operations on a volume beside the reference: the same answers, and the same tree after them, whatever
 //! maintenance, lost disks and rotten bytes come between.
 
+mod coverage;
 mod drive;
 mod ops;
+mod wrong;
 
 use crate::compare::Checked;
 use crate::rig::{Budget, run};
+use coverage::Coverage;
 use drive::Driver;
-use ops::Op;
+use ops::{Op, parse};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Seconds that the harness runs in `cargo test`.
@@ -17,24 +20,50 @@ const OPS: usize = 120;
 /// Histories that the search for a shorter one may try.
 const SHRINKS: usize = 300;
 
+/// What it has found before: a sentence behind `#`, the seed of the world, and the operations that were left of it.
+const REGRESSIONS: &str = include_str!("model/regressions.txt");
+
+#[test]
+fn regressions() {
+    let mut histories: Vec<(u64, Vec<Op>)> = Vec::new();
+    for line in REGRESSIONS.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        match line.strip_prefix("seed ") {
+            Some(seed) => histories.push((seed.parse().unwrap(), Vec::new())),
+            None => histories.last_mut().unwrap().1.push(parse(line).expect(line)),
+        }
+    }
+    assert!(!histories.is_empty());
+    for (seed, ops) in histories {
+        let ran = history(seed, &ops);
+        ran.map(drop).unwrap_or_else(|failure| panic!("{}", told(seed, &ops, &failure)));
+    }
+}
+
 #[test]
 fn model() {
     let budget = Budget::new("model::model", SECONDS);
+    let mut coverage = Coverage::default();
     budget.spend(|seed| {
         let ops = ops::generate(seed, OPS);
-        let Err(failure) = history(seed, &ops) else { return Ok(()) };
-        Err(shrink(seed, ops, failure))
+        match history(seed, &ops) {
+            Ok(found) => coverage.add(found),
+            Err(failure) => return Err(shrink(seed, ops, failure)),
+        }
+        Ok(())
     });
+    let holes = coverage.holes();
+    println!("model: pairs of a fault and a state that never met: {holes:?}");
+    assert!(holes.is_empty() || !budget.is_long(), "{holes:?} never met");
 }
 
 /// Runs one history in a world of its own.
-fn history(seed: u64, ops: &[Op]) -> Checked {
+fn history(seed: u64, ops: &[Op]) -> Checked<Coverage> {
     let ran = catch_unwind(AssertUnwindSafe(|| {
         run(async {
             let mut driver = Driver::start(seed).await?;
             for (number, op) in ops.iter().enumerate() {
                 let done = driver.step(op).await;
-                done.map_err(|wrong| format!("operation {number}, {op:?}: {wrong}"))?;
+                done.map_err(|wrong| format!("operation {number}, {op}: {wrong}"))?;
             }
             driver.finish().await
         })
@@ -58,11 +87,16 @@ fn shrink(seed: u64, mut ops: Vec<Op>, mut failure: String) -> String {
             tries += 1;
             match history(seed, &fewer) {
                 Err(again) => (ops, failure) = (fewer, again),
-                Ok(()) => start += piece,
+                Ok(_) => start += piece,
             }
         }
         piece /= 2;
     }
-    let list: String = ops.iter().map(|op| format!("  {op:?}\n")).collect();
-    format!("{failure}\n{} operations are left of it:\n{list}", ops.len())
+    told(seed, &ops, &failure)
+}
+
+/// As it is written into the file of regressions.
+fn told(seed: u64, ops: &[Op], failure: &str) -> String {
+    let list: String = ops.iter().map(|op| format!("{op}\n")).collect();
+    format!("{failure}\n{} operations are left of it:\nseed {seed}\n{list}", ops.len())
 }

@@ -52,6 +52,8 @@ impl Rig {
             cpu_threads: 1,
             hot_mib: 1,
             disk_wait_s: 1,
+            // Disks that are full are small too.
+            reserve_percent: 50,
             ..Limits::default()
         };
         let config = Config { limits, ..Config::new("sim", disks) };
@@ -137,6 +139,12 @@ pub(crate) fn run<T>(work: impl Future<Output = T>) -> T {
     runtime.block_on(work)
 }
 
+/// Seeds that have failed once: the harness, the seed, a sentence on what it was. They run first, for ever.
+const REGRESSIONS: &str = include_str!("regressions.txt");
+
+/// A run of this length meets what there is to meet.
+const LONG: Duration = Duration::from_secs(300);
+
 /// How long a harness runs, and with which seeds.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -171,22 +179,41 @@ impl Budget {
         Self { name, started: real_now(), time, cases, first: seed.unwrap_or(1) }
     }
 
+    /// Whether it has so much time that rare things have to happen.
+    pub(crate) fn is_long(&self) -> bool {
+        self.cases.is_none() && self.time >= LONG
+    }
+
     /// Whether the time is up.
     pub(crate) fn is_over(&self) -> bool {
         real_now().duration_since(self.started) >= self.time
     }
 
-    /// Runs `history` with one seed after the other; panics with what to do about the first that fails.
+    fn regressions(&self) -> impl Iterator<Item = u64> {
+        let lines = REGRESSIONS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        lines.filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let (name, seed) = (words.next()?, words.next()?.parse().expect(line));
+            (name == self.name).then_some(seed)
+        })
+    }
+
+    /// Runs `history` with the seeds that failed before, then with one after the other; panics with what to do about the first that fails.
     pub(crate) fn spend(&self, mut history: impl FnMut(u64) -> std::result::Result<(), String>) {
-        let mut count = 0;
-        while self.cases.map_or_else(|| !self.is_over(), |cases| count < cases) {
-            let seed = self.first + count;
+        let mut run = |seed| {
             if let Err(failure) = history(seed) {
                 panic!(
                     "{failure}\n\nseed {seed}; to run it again:\n  IRONFS_SEED={seed} cargo test --test it {}\n",
                     self.name
                 );
             }
+        };
+        if self.cases.is_none() {
+            self.regressions().for_each(&mut run);
+        }
+        let mut count = 0;
+        while self.cases.map_or_else(|| !self.is_over(), |cases| count < cases) {
+            run(self.first + count);
             count += 1;
         }
         println!(

@@ -17,6 +17,7 @@ use crate::types::{
 use bytes::Bytes;
 use std::sync::Arc;
 
+mod links;
 mod random;
 
 const TIME: Timestamp = Timestamp { seconds: 7, nanoseconds: 8 };

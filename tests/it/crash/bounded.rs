@@ -29,7 +29,7 @@ const EARLIER: [Op; 5] = [
     op(Kind::Mkdir, 2, 0, (0, 0)),
 ];
 
-const OPS: [Op; 29] = [
+const OPS: [Op; 30] = [
     op(Kind::Create, 1, 0, (0, 0)),
     op(Kind::Mkdir, 1, 0, (0, 0)),
     op(Kind::Symlink, 1, 0, (0, 0)),
@@ -37,6 +37,7 @@ const OPS: [Op; 29] = [
     op(Kind::Write, 0, 0, (4096, 8192)),
     op(Kind::Write, 0, 0, (0, 100_000)),
     op(Kind::Write, 3, 0, (0, 4096)),
+    op(Kind::WritePages, 0, 0, (8192, 8192)),
     op(Kind::Append, 0, 0, (0, 5000)),
     op(Kind::Append, 3, 0, (0, 300_000)),
     op(Kind::Truncate, 0, 0, (0, 0)),
@@ -130,27 +131,29 @@ fn tried(length: u32, number: u64) -> Checked<u64> {
 }
 
 /// `IRONFS_BOUNDED=N` runs all sequences of up to N operations, on all processors; else as many of two as there is time for,
-/// spread over all of them. `IRONFS_SEED` runs one.
+/// spread over all of them, and of three when `IRONFS_SOAK_SECS` gives it more. `IRONFS_SEED` is where that begins.
 #[test]
 fn sequences() {
-    let length = std::env::var("IRONFS_BOUNDED").ok().and_then(|text| text.parse::<u32>().ok());
-    match length {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    match number("IRONFS_BOUNDED") {
         Some(most) => (1..=most).for_each(all),
-        None => some(),
+        None => some(if number("IRONFS_SOAK_SECS").is_some() { 3 } else { 2 }),
     }
 }
 
-fn some() {
-    let total = count(2);
+fn some(length: u32) {
+    let total = count(length);
     let budget = Budget::new("crash::bounded::sequences", SECONDS);
     let (mut states, mut sequences) = (0, 0);
     budget.spend(|seed| {
         // A prime step visits all of them, those next to each other far apart.
-        let found = tried(2, seed.wrapping_mul(1_000_003) % total)?;
+        let found = tried(length, seed.wrapping_mul(1_000_003) % total)?;
         (states, sequences) = (states + found, sequences + u64::from(found > 0));
         Ok(())
     });
-    println!("bounded: {sequences} of {total} sequences of 2, {states} states after a power cut");
+    println!(
+        "bounded: {sequences} of {total} sequences of {length}, {states} states after a power cut"
+    );
     assert!(states > 0);
 }
 

@@ -44,6 +44,8 @@ pub(super) enum Kind {
     Checkpoint,
     Wait,
     // These only in the bounded workloads.
+    /// Pages that were written through a mapping, as the kernel brings them.
+    WritePages,
     Rmdir,
     Symlink,
     RenameNoReplace,
@@ -327,10 +329,11 @@ impl Writer<'_> {
         let size = self.reference.node(id).content.len();
         let handle = fs.open(&caller, ino, O_RDWR).await?.handle;
         match op.kind {
-            Kind::Write | Kind::Append => {
+            Kind::Write | Kind::Append | Kind::WritePages => {
                 let at = if op.kind == Kind::Append { size } else { op.offset };
                 let bytes = content(version, op.length);
-                let how = WriteHow::default();
+                let from_cache = op.kind == Kind::WritePages;
+                let how = WriteHow { from_cache, ..WriteHow::default() };
                 fs.write(&caller, (ino, handle), at as u64, &bytes, how).await?;
                 self.reference.write(id, at, &bytes);
             }

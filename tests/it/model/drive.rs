@@ -1,6 +1,8 @@
 //! Does each operation to the volume and to the reference, and compares what they answer.
 
-use super::ops::{Kind, Op, data, length, name, offset};
+use super::coverage::{Coverage, FAULTS, Phase};
+use super::ops::{Kind, Op, call, data, length, name, offset};
+use super::wrong::{self, Here};
 use crate::compare::{Checked, compare, root_user};
 use crate::reference::{Id, ROOT, Reference, Rename};
 use crate::rig::Rig;
@@ -24,7 +26,35 @@ const FALLOC_PUNCH_HOLE: i32 = 2;
 const FALLOC_ZERO_RANGE: i32 = 16;
 const HANDLES_MAX: usize = 4;
 
+/// Seconds after which a mount has looked at the room of its disks again.
+const LOOK: Duration = Duration::from_secs(15);
+/// Size of a disk that is not to be full.
+const LARGE_BYTES: u64 = 1 << 40;
+/// States of the disks after a power cut, of which one is taken.
+const STATES: usize = 4;
+
 type Done<T = ()> = Result<T, Error>;
+/// What came of an operation.
+type Tried<T = ()> = Result<T, Refusal>;
+
+/// Why an operation did not answer as the reference does.
+#[derive(Debug)]
+enum Refusal {
+    /// There is no room. Nothing of it may have been done.
+    NoRoom,
+    Wrong(String),
+}
+
+impl From<String> for Refusal {
+    fn from(wrong: String) -> Self {
+        Self::Wrong(wrong)
+    }
+}
+
+/// Whether it may be refused when the disks are full: what only takes away may not, nor what was acknowledged.
+const fn takes_room(kind: Kind) -> bool {
+    matches!(kind, Kind::Write | Kind::Append | Kind::ZeroRange | Kind::Fallocate | Kind::Copy)
+}
 
 /// A volume, its reference, and what belongs together in them.
 pub(super) struct Driver {
@@ -39,7 +69,10 @@ pub(super) struct Driver {
     /// The only disks that are ever lost or rot: as many as every class survives.
     frail: [usize; 2],
     lost: [bool; 2],
+    /// Sizes of the disks while there is little room on them.
+    squeezed: Option<Vec<u64>>,
     steps: u64,
+    coverage: Coverage,
 }
 
 fn pick<T: Copy>(from: &[T], raw: u64) -> Option<T> {
@@ -48,17 +81,19 @@ fn pick<T: Copy>(from: &[T], raw: u64) -> Option<T> {
 }
 
 /// Compares two answers.
-fn same<T: PartialEq + std::fmt::Debug>(found: Done<T>, wanted: Result<T, Posix>) -> Checked<bool> {
+fn same<T: PartialEq + std::fmt::Debug>(found: Done<T>, wanted: Result<T, Posix>) -> Tried {
     match (found, wanted) {
-        (Ok(found), Ok(wanted)) if found == wanted => Ok(true),
-        (Err(found), Err(wanted)) if found.is(wanted) => Ok(false),
-        (Ok(found), wanted) => Err(format!("it answers {found:?}, not {wanted:?}")),
+        (Ok(found), Ok(wanted)) if found == wanted => Ok(()),
+        (Err(found), Err(wanted)) if found.is(wanted) => Ok(()),
+        (Err(found), Ok(_)) if found.is(Posix::NoSpace) => Err(Refusal::NoRoom),
+        (Ok(found), wanted) => Err(Refusal::Wrong(format!("it answers {found:?}, not {wanted:?}"))),
         (Err(found), wanted) => {
-            Err(format!("it answers {:?} ({found}), not {wanted:?}", found.posix()))
+            Err(Refusal::Wrong(format!("it answers {:?} ({found}), not {wanted:?}", found.posix())))
         }
     }
 }
 
+/// What may not fail, whatever room there is.
 fn must<T>(what: &str, done: Done<T>) -> Checked<T> {
     done.map_err(|error| format!("{what}: {error}"))
 }
@@ -88,23 +123,28 @@ impl Driver {
             truncating: HashSet::new(),
             frail: [first, (first + 1) % disks],
             lost: [false; 2],
+            squeezed: None,
             steps: 0,
+            coverage: Coverage::default(),
         })
     }
 
-    /// Compares all, and ends with a check of the volume.
-    pub(super) async fn finish(mut self) -> Checked {
+    /// Compares all, and ends with a check of the volume. Answers which faults met what.
+    pub(super) async fn finish(mut self) -> Checked<Coverage> {
         self.compare().await?;
-        for index in [0, 1] {
-            self.bring_back(index);
+        self.enlarge();
+        for disk in self.frail {
+            self.rig.machine.heal(disk);
         }
+        self.lost = [false; 2];
         tokio::time::sleep(Duration::from_secs(30)).await;
         self.compare().await?;
         must("repair", self.volume().repair_run().await)?;
         self.remount().await?;
         self.compare().await?;
         self.unmount().await?;
-        self.check_metadata().await
+        self.check_metadata().await?;
+        Ok(self.coverage)
     }
 
     /// The metadata must agree with themselves; shards of the frail disks may be rotten or out of date.
@@ -121,6 +161,40 @@ impl Driver {
 
     pub(super) async fn step(&mut self, op: &Op) -> Checked {
         self.steps += 1;
+        if FAULTS.contains(&op.kind) {
+            let phases = self.phases()?;
+            self.coverage.note(op.kind, &phases);
+        }
+        let kept = self.squeezed.is_some().then(|| self.reference.clone());
+        match (self.act(op).await, kept) {
+            (Ok(()), _) => {}
+            (Err(Refusal::NoRoom), Some(kept)) if takes_room(op.kind) => self.reference = kept,
+            (Err(Refusal::NoRoom), _) => return Err("there is no room".to_owned()),
+            (Err(Refusal::Wrong(wrong)), _) => return Err(wrong),
+        }
+        if self.steps.is_multiple_of(COMPARE_EVERY)
+            || matches!(op.kind, Kind::Remount | Kind::SyncAndKill | Kind::SyncAndCut)
+        {
+            self.compare().await?;
+        }
+        Ok(())
+    }
+
+    /// What the volume is in the middle of.
+    fn phases(&self) -> Checked<Vec<Phase>> {
+        let status = must("status", self.volume().status())?;
+        let all = [
+            (Phase::Dirty, status.dirty_bytes > 0),
+            (Phase::Hot, status.hot_bytes > 0),
+            (Phase::Repair, status.repair.waiting > 0),
+            (Phase::Away, self.lost.contains(&true)),
+            (Phase::Full, self.squeezed.is_some()),
+            (Phase::Orphan, !self.reference.orphans().is_empty()),
+        ];
+        Ok(all.into_iter().filter(|(_phase, is)| *is).map(|(phase, _is)| phase).collect())
+    }
+
+    async fn act(&mut self, op: &Op) -> Tried {
         match op.kind {
             Kind::Create | Kind::Mkdir | Kind::Mknod | Kind::Symlink => self.create(op).await?,
             Kind::Link | Kind::Unlink | Kind::Rmdir => self.names(op).await?,
@@ -136,12 +210,8 @@ impl Driver {
             Kind::Copy => self.copy(op).await?,
             Kind::SetXattr | Kind::RemoveXattr | Kind::Chmod => self.attributes(op).await?,
             Kind::Open | Kind::OpenTruncate | Kind::Close => self.handles(op).await?,
+            Kind::Wrong => self.wrong(op).await?,
             _ => self.maintain(op).await?,
-        }
-        if self.steps.is_multiple_of(COMPARE_EVERY)
-            || matches!(op.kind, Kind::Remount | Kind::SyncAndKill)
-        {
-            self.compare().await?;
         }
         Ok(())
     }
@@ -168,7 +238,7 @@ impl Driver {
         (id, ino, known.cloned().unwrap_or_else(|| name(raw / 7).to_vec()))
     }
 
-    async fn create(&mut self, op: &Op) -> Checked {
+    async fn create(&mut self, op: &Op) -> Tried {
         let caller = root_user();
         let ((parent, ino), name) = (self.a_directory(op.a), name(op.b));
         let mode = 0o600 | u32::try_from(op.c % 64).unwrap();
@@ -204,10 +274,10 @@ impl Driver {
                 must("release", self.fs().release(*made, handle).await)?;
             }
         }
-        same(made.map(drop), wanted.map(drop)).map(drop)
+        same(made.map(drop), wanted.map(drop))
     }
 
-    async fn names(&mut self, op: &Op) -> Checked {
+    async fn names(&mut self, op: &Op) -> Tried {
         if op.kind == Kind::Link {
             let nodes = self.reference.named(|_node| true);
             let id = pick(&nodes, op.a).unwrap_or(ROOT);
@@ -217,7 +287,7 @@ impl Driver {
                 self.fs().forget(ino, 1);
             }
             let wanted = self.reference.link(id, parent, name);
-            return same(linked.map(drop), wanted).map(drop);
+            return same(linked.map(drop), wanted);
         }
         let (parent, ino, name) = self.a_name(op.a);
         let (removed, wanted) = match op.kind {
@@ -226,10 +296,10 @@ impl Driver {
             }
             _ => (self.fs().rmdir(ino, &name).await, self.reference.rmdir(parent, &name)),
         };
-        same(removed, wanted).map(drop)
+        same(removed, wanted)
     }
 
-    async fn rename(&mut self, op: &Op) -> Checked {
+    async fn rename(&mut self, op: &Op) -> Tried {
         let mode = match op.kind {
             Kind::Exchange => Rename::Exchange,
             Kind::RenameNoReplace => Rename::NoReplace,
@@ -240,7 +310,7 @@ impl Driver {
         let (source, target) = ((from_ino, from_name.as_slice()), (to_ino, to_name.as_slice()));
         let renamed = self.fs().rename(&root_user(), source, target, mode.flags()).await;
         let wanted = self.reference.rename((from, &from_name), (to, &to_name), mode);
-        same(renamed, wanted).map(drop)
+        same(renamed, wanted)
     }
 
     /// A file, open: by a handle that is there, or by one of its own, which is then to be closed.
@@ -269,9 +339,14 @@ impl Driver {
         Ok(())
     }
 
-    async fn content(&mut self, op: &Op) -> Checked {
+    async fn content(&mut self, op: &Op) -> Tried {
         let Some(open) = self.open_file(op.a).await? else { return Ok(()) };
-        let (handle, id, _own) = open;
+        let done = self.content_of(op, (open.0, open.1)).await;
+        self.close(open).await?;
+        done
+    }
+
+    async fn content_of(&mut self, op: &Op, (handle, id): (HandleId, Id)) -> Tried {
         let (ino, caller) = (self.inos[&id], root_user());
         let fs = self.mounted.as_ref().unwrap().1.clone();
         let size = self.reference.node(id).content.len();
@@ -302,7 +377,7 @@ impl Driver {
                 let read = must("read", read)?;
                 let wanted = self.reference.read(id, at, count);
                 if let Some(wrong) = crate::compare::first_difference(&read, wanted) {
-                    return Err(format!("{count} bytes at {at}: {wrong}"));
+                    return Err(Refusal::Wrong(format!("{count} bytes at {at}: {wrong}")));
                 }
             }
             Kind::Punch | Kind::ZeroRange | Kind::Fallocate => {
@@ -319,10 +394,10 @@ impl Driver {
             }
             _ => must("fsync", fs.fsync(ino, handle, op.d.is_multiple_of(2)).await)?,
         }
-        self.close(open).await
+        Ok(())
     }
 
-    async fn copy(&mut self, op: &Op) -> Checked {
+    async fn copy(&mut self, op: &Op) -> Tried {
         let Some(from) = self.open_file(op.a).await? else { return Ok(()) };
         let Some(to) = self.open_file(op.b).await? else { return Ok(()) };
         let size = |id| self.reference.node(id).content.len();
@@ -335,13 +410,19 @@ impl Driver {
         let (source, target) =
             ((self.inos[&from.1], from.0, at as u64), (self.inos[&to.1], to.0, to_at as u64));
         let copied = self.fs().copy_file_range(&root_user(), source, target, count as u64).await;
+        // It may be short where there is hardly room.
+        let count = match copied {
+            Ok(short) if short > 0 && self.squeezed.is_some() => count.min(short as usize),
+            _ => count,
+        };
         let wanted = self.reference.copy((from.1, at), (to.1, to_at), count);
-        same(copied, wanted.map(|count| u32::try_from(count).unwrap()))?;
+        let done = same(copied, wanted.map(|count| u32::try_from(count).unwrap()));
         self.close(from).await?;
-        self.close(to).await
+        self.close(to).await?;
+        done
     }
 
-    async fn attributes(&mut self, op: &Op) -> Checked {
+    async fn attributes(&mut self, op: &Op) -> Tried {
         let plain = |kind| matches!(kind, FileKind::File | FileKind::Directory);
         let nodes = self.reference.named(|node| plain(node.kind));
         let id = pick(&nodes, op.a).unwrap_or(ROOT);
@@ -353,18 +434,18 @@ impl Driver {
                     (i32::try_from(op.c % 3).unwrap(), data(op.d, length(op.d) % 5000));
                 let set = self.fs().setxattr(&caller, ino, name, &value, flags).await;
                 let wanted = self.reference.set_xattr(id, (name, &value), flags);
-                same(set, wanted).map(drop)
+                same(set, wanted)
             }
             Kind::RemoveXattr => {
                 let removed = self.fs().removexattr(&caller, ino, name).await;
-                same(removed, self.reference.remove_xattr(id, name)).map(drop)
+                same(removed, self.reference.remove_xattr(id, name))
             }
             _ => {
                 let mode = u32::try_from(op.c % 0o10_000).unwrap();
                 let set = SetAttr { mode: Some(mode), ..SetAttr::default() };
                 let found = self.fs().setattr(&caller, ino, set).await.map(|found| found.mode);
                 self.reference.chmod(id, mode);
-                same(found, Ok(mode)).map(drop)
+                same(found, Ok(mode))
             }
         }
     }
@@ -394,6 +475,15 @@ impl Driver {
         Ok(())
     }
 
+    async fn wrong(&mut self, op: &Op) -> Tried {
+        let Some(open) = self.open_file(op.a).await? else { return Ok(()) };
+        let (_id, directory) = self.a_directory(op.b);
+        let here = Here { file: (self.inos[&open.1], open.0), directory };
+        let (answer, wanted) = wrong::call(self.fs(), here, op.c).await;
+        self.close(open).await?;
+        same(answer, Err(wanted))
+    }
+
     async fn maintain(&mut self, op: &Op) -> Checked {
         match op.kind {
             Kind::Sync => must("sync", self.volume().sync().await),
@@ -406,6 +496,7 @@ impl Driver {
                 self.rig.kill(volume).await;
                 self.reopen().await
             }
+            Kind::SyncAndCut => self.sync_and_cut(op).await,
             Kind::Wait => {
                 tokio::time::sleep(Duration::from_secs(1 + op.a % 90)).await;
                 Ok(())
@@ -421,11 +512,64 @@ impl Driver {
                 self.bring_back(usize::try_from(op.a % 2).unwrap());
                 Ok(())
             }
+            Kind::FailCalls => {
+                let disk = self.frail[usize::try_from(op.a % 2).unwrap()];
+                self.rig.machine.fail_next(disk, call(op.b), 1 + u32::try_from(op.c % 4).unwrap());
+                Ok(())
+            }
+            Kind::Squeeze => self.squeeze(op).await,
+            Kind::Enlarge => {
+                self.enlarge();
+                tokio::time::sleep(LOOK).await;
+                Ok(())
+            }
             _ => {
                 self.rot(op);
                 Ok(())
             }
         }
+    }
+
+    /// Leaves a few MiB on each disk. What was acknowledged has its room before that.
+    async fn squeeze(&mut self, op: &Op) -> Checked {
+        must("sync", self.volume().sync().await)?;
+        let machine = &self.rig.machine;
+        // Half of a disk is its reserve.
+        let size = |disk| (machine.used_bytes(disk) + (1 + op.a % 16) * (1 << 20)) * 2;
+        self.squeezed = Some((0..machine.disk_count()).map(size).collect());
+        self.set_sizes();
+        tokio::time::sleep(LOOK).await;
+        Ok(())
+    }
+
+    fn enlarge(&mut self) {
+        self.squeezed = None;
+        self.set_sizes();
+    }
+
+    fn set_sizes(&self) {
+        for disk in 0..self.rig.machine.disk_count() {
+            let size = self.squeezed.as_ref().map_or(LARGE_BYTES, |sizes| sizes[disk]);
+            self.rig.machine.full(disk, size);
+        }
+    }
+
+    /// The power goes; all that was synced is there.
+    async fn sync_and_cut(&mut self, op: &Op) -> Checked {
+        must("sync", self.volume().sync().await)?;
+        let machine = &self.rig.machine;
+        let mut states = machine.crash_states(machine.journal_len(), STATES, op.a);
+        let state = states.nth(usize::try_from(op.b % STATES as u64).unwrap());
+        let image = state.map_or_else(|| machine.live_image(), |state| state.image);
+        let (volume, fs) = self.mounted.take().unwrap();
+        drop(fs);
+        self.rig.kill(volume).await;
+        self.rig = self.rig.after_crash(image);
+        self.set_sizes();
+        for (disk, lost) in self.frail.into_iter().zip(self.lost) {
+            self.rig.machine.set_offline(disk, lost);
+        }
+        self.reopen().await
     }
 
     fn bring_back(&mut self, index: usize) {

@@ -1,7 +1,8 @@
 //! The operations of a history. Their operands are bare numbers, taken modulo what exists when they run: so every
 //! list of operations can run, and a part of it too.
 
-use crate::sim::disk::SimRng;
+use crate::sim::disk::{Call, SimRng};
+use std::fmt;
 
 /// What is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,15 +32,20 @@ pub(super) enum Kind {
     Open,
     OpenTruncate,
     Close,
+    Wrong,
     Sync,
     Checkpoint,
     Remount,
     SyncAndKill,
+    SyncAndCut,
     Wait,
     Repair,
     LoseDisk,
     ReturnDisk,
     Rot,
+    FailCalls,
+    Squeeze,
+    Enlarge,
 }
 
 /// How often each kind comes, of the sum of all.
@@ -69,15 +75,20 @@ const WEIGHTS: &[(Kind, u64)] = &[
     (Kind::Open, 6),
     (Kind::OpenTruncate, 3),
     (Kind::Close, 5),
+    (Kind::Wrong, 5),
     (Kind::Sync, 5),
     (Kind::Checkpoint, 2),
     (Kind::Remount, 3),
     (Kind::SyncAndKill, 2),
+    (Kind::SyncAndCut, 2),
     (Kind::Wait, 8),
     (Kind::Repair, 2),
     (Kind::LoseDisk, 3),
     (Kind::ReturnDisk, 3),
     (Kind::Rot, 3),
+    (Kind::FailCalls, 3),
+    (Kind::Squeeze, 2),
+    (Kind::Enlarge, 2),
 ];
 
 /// One operation with its operands.
@@ -106,6 +117,44 @@ pub(super) fn generate(seed: u64, count: usize) -> Vec<Op> {
         Op { kind: *kind, a: operand(), b: operand(), c: operand(), d: operand() }
     };
     (0..count).map(|_number| op()).collect()
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, a, b, c, d } = self;
+        write!(f, "{kind:?} {a} {b} {c} {d}")
+    }
+}
+
+/// An operation as it is written.
+pub(super) fn parse(line: &str) -> Option<Op> {
+    let mut words = line.split_whitespace();
+    let word = words.next()?;
+    let (kind, _weight) = WEIGHTS.iter().find(|(kind, _weight)| format!("{kind:?}") == word)?;
+    let operands: Vec<u64> = words.map(str::parse).collect::<Result<_, _>>().ok()?;
+    let [a, b, c, d] = operands.try_into().ok()?;
+    Some(Op { kind: *kind, a, b, c, d })
+}
+
+/// A call of a disk that fails.
+pub(super) fn call(raw: u64) -> Call {
+    const CALLS: [Call; 9] = [
+        Call::SyncData,
+        Call::SyncDir,
+        Call::Write,
+        Call::Create,
+        Call::Read,
+        Call::Open,
+        Call::SetLen,
+        Call::Remove,
+        Call::Rename,
+    ];
+    // Half of them are syncs: what was not synced is in doubt for ever.
+    if raw.is_multiple_of(2) {
+        Call::SyncData
+    } else {
+        CALLS[usize::try_from(raw / 2 % 9).unwrap()]
+    }
 }
 
 /// A name of a few letters: names have to meet.

@@ -1,0 +1,62 @@
+//! Which fault met which state of a volume: a pair that never meets is a hole in the generator.
+
+use super::ops::Kind;
+use std::collections::BTreeMap;
+
+/// Operations that are faults, or take them back.
+pub(super) const FAULTS: [Kind; 8] = [
+    Kind::LoseDisk,
+    Kind::ReturnDisk,
+    Kind::Rot,
+    Kind::FailCalls,
+    Kind::SyncAndKill,
+    Kind::SyncAndCut,
+    Kind::Squeeze,
+    Kind::Enlarge,
+];
+
+/// What a volume can be in the middle of.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Phase {
+    /// Data that was written and not put out.
+    Dirty,
+    /// Data that is in the metadata still.
+    Hot,
+    /// Shards that are to be repaired.
+    Repair,
+    /// A disk that is away.
+    Away,
+    /// Hardly any room.
+    Full,
+    /// An open file without a name.
+    Orphan,
+}
+
+const PHASES: [Phase; 6] =
+    [Phase::Dirty, Phase::Hot, Phase::Repair, Phase::Away, Phase::Full, Phase::Orphan];
+
+/// How often each fault met each phase.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Coverage(BTreeMap<(String, Phase), u64>);
+
+impl Coverage {
+    pub(super) fn note(&mut self, fault: Kind, phases: &[Phase]) {
+        for phase in phases {
+            *self.0.entry((format!("{fault:?}"), *phase)).or_default() += 1;
+        }
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        for (pair, count) in other.0 {
+            *self.0.entry(pair).or_default() += count;
+        }
+    }
+
+    /// Pairs that never met.
+    pub(super) fn holes(&self) -> Vec<String> {
+        let pairs =
+            FAULTS.iter().flat_map(|fault| PHASES.map(|phase| (format!("{fault:?}"), phase)));
+        let holes = pairs.filter(|pair| !self.0.contains_key(pair));
+        holes.map(|(fault, phase)| format!("{fault} while {phase:?}")).collect()
+    }
+}
