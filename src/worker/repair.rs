@@ -178,7 +178,7 @@ impl Repair {
         let RepairParts { meta, reader, shards, placer, now, journal, throttle, concurrency } =
             parts;
         Self {
-            restorer: Restorer::new(meta, reader, shards, placer),
+            restorer: Restorer::new(meta, reader, shards, placer, now.clone()),
             now,
             journal,
             throttle,

@@ -1,6 +1,6 @@
 //! The repair of one stripe: how its shards are, and a shard computed and placed anew. Knows neither queue nor order.
 
-use super::Depth;
+use super::{Depth, Now};
 use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::meta::client::MetaClient;
 use crate::meta::command::Command;
@@ -13,6 +13,7 @@ use crate::worker::Shards;
 use crate::worker::orphans::names;
 use crate::worker::shards::Claim;
 use futures_util::future::join_all;
+use std::fmt;
 use std::sync::Arc;
 use tokio::sync::MutexGuard;
 
@@ -36,14 +37,20 @@ enum Found {
 }
 
 /// Looks at stripes and restores their shards.
-#[derive(Debug)]
 pub(super) struct Restorer {
     pub(super) meta: MetaClient,
     pub(super) reader: StripeReader,
     pub(super) shards: Shards,
     pub(super) placer: Arc<dyn Placer>,
+    now: Now,
     /// What was found out about the shards of a stripe must hold until they are restored.
     turns: [tokio::sync::Mutex<()>; TURNS],
+}
+
+impl fmt::Debug for Restorer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Restorer").field("shards", &self.shards).finish_non_exhaustive()
+    }
 }
 
 /// How the repair of a stripe went.
@@ -94,9 +101,10 @@ impl Restorer {
         reader: StripeReader,
         shards: Shards,
         placer: Arc<dyn Placer>,
+        now: Now,
     ) -> Self {
         let turns = std::array::from_fn(|_turn| tokio::sync::Mutex::default());
-        Self { meta, reader, shards, placer, turns }
+        Self { meta, reader, shards, placer, now, turns }
     }
 
     /// Looks at all shards of a stripe and restores those that are not good. `None` if it is not live. Must not be cancelled.
@@ -206,7 +214,12 @@ impl Restorer {
             }
             claims.push(claim);
         }
-        let roots = match self.reader.rebuild_shards(&record, &lost, Priority::Background).await {
+        let targets: Vec<_> = lost.iter().map(|(index, (_node, disk))| (*index, *disk)).collect();
+        let rebuilt = async {
+            self.doubt(&record, &targets).await?;
+            self.reader.rebuild_shards(&record, &lost, Priority::Background).await
+        };
+        let roots = match rebuilt.await {
             Ok(roots) => roots,
             Err(error) => {
                 tracing::debug!(%error, "shards are rebuilt one after the other");
@@ -240,6 +253,7 @@ impl Restorer {
         let mut last = Error::unavailable("no disk can take it: each holds a shard of the stripe");
         for (node, disk) in self.targets(&record, from, found).into_iter().take(TRIES) {
             let Some(claim) = self.shards.claim(disk, key) else { continue };
+            self.doubt(&record, &[(index, disk)]).await?;
             match self.put(&record, index, (node, disk), Put::Rebuild).await {
                 Ok(root) => {
                     let command = Command::PlaceShard { stripe: id, index, from, disk, root };
@@ -249,6 +263,22 @@ impl Restorer {
             }
         }
         Err(last)
+    }
+
+    /// Notes, durably, that those of these shards are bad that will be written where the metadata believe them to be: a power
+    /// cut may leave the footer of one and not its cells, and nobody would look any closer. Placing them takes the note away.
+    async fn doubt(&self, record: &StripeRecord, targets: &[(ShardIndex, DiskId)]) -> Result<()> {
+        let mut news = written_over(record, targets);
+        if news.is_empty() {
+            return Ok(());
+        }
+        let noted = self.meta.view()?.repair(record.id)?.map_or(0, |entry| entry.bad);
+        news.retain(|(_stripe, index)| noted >> index.0 & 1 == 0);
+        if !news.is_empty() {
+            let command = Command::NoteDamage { shards: news, time: (self.now)() };
+            self.meta.propose(command).await?;
+        }
+        self.meta.sync().await
     }
 
     /// Moves a shard of a stripe from one disk to another that holds none of it. Answers false if it is not there, or
@@ -375,6 +405,17 @@ impl Restorer {
         }
         targets
     }
+}
+
+/// Those of `targets` at which the metadata believe the shard to be.
+fn written_over(
+    record: &StripeRecord,
+    targets: &[(ShardIndex, DiskId)],
+) -> Vec<(StripeId, ShardIndex)> {
+    let believed = |(index, disk): &&(ShardIndex, DiskId)| {
+        record.disks.get(usize::from(index.0)) == Some(disk) && !record.is_missing(*index)
+    };
+    targets.iter().filter(believed).map(|(index, _disk)| (record.id, *index)).collect()
 }
 
 /// How a shard is whose check answered with an error.
