@@ -12,12 +12,19 @@ const DEPTH: usize = 64;
 pub struct Cpu {
     permits: Semaphore,
     background: Option<Lane>,
+    /// In the caller: the order of what happens must not depend on threads.
+    inline: bool,
 }
 
 impl Cpu {
     /// At most `concurrency` computations at once, those that nobody waits for among them.
     pub fn new(concurrency: usize) -> Self {
-        Self { permits: Semaphore::new(concurrency.max(1)), background: None }
+        Self { permits: Semaphore::new(concurrency.max(1)), background: None, inline: false }
+    }
+
+    /// Computations run in the caller, for simulated disks: what follows from a seed must be the same each time.
+    pub fn inline() -> Self {
+        Self { inline: true, ..Self::new(1) }
     }
 
     /// As `new`, with as many threads again for what nobody waits for: they take what others leave.
@@ -33,8 +40,8 @@ impl Cpu {
     /// clock waits for it. May be cancelled: the work then still ends, unheard.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
-        if cfg!(shuttle) {
-            // No thread of the runtime may come near its locks.
+        if self.inline || cfg!(shuttle) {
+            // With shuttle no thread of the runtime may come near the locks.
             return work();
         }
         #[expect(clippy::disallowed_methods, reason = "this is the one place for it")]

@@ -333,7 +333,7 @@ fn bytes(mib: u32) -> usize {
 /// Where heavy computations run: in a simulated world nothing may leave the paused clock.
 fn computations(limits: &Limits, world: &World) -> Result<Arc<Cpu>> {
     let concurrency = threads(limits.cpu_threads);
-    let cpu = if world.inline { Cpu::new(concurrency) } else { Cpu::with_background(concurrency)? };
+    let cpu = if world.inline { Cpu::inline() } else { Cpu::with_background(concurrency)? };
     Ok(Arc::new(cpu))
 }
 
