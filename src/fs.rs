@@ -142,6 +142,8 @@ pub struct Fs {
     late_times: Mutex<HashMap<Ino, Arc<Node>>>,
     /// Orphans that nobody holds any more.
     released: Mutex<Vec<Ino>>,
+    /// Held while they are proposed.
+    releasing: tokio::sync::Mutex<()>,
     /// Wakes the keeper early when much has piled up.
     wake: tokio::sync::Notify,
     /// Tells the kernel that what it knows of an inode is out of date.
@@ -178,6 +180,7 @@ impl Fs {
             next_ino: AtomicU64::new(next_ino),
             late_times: Mutex::default(),
             released: Mutex::default(),
+            releasing: tokio::sync::Mutex::default(),
             wake: tokio::sync::Notify::new(),
             stale: OnceLock::new(),
         })

@@ -142,13 +142,28 @@ impl Fs {
         if self.appends(handle, how) {
             let order = node.order.lock().await;
             let end = node.locked().size;
-            let (data, length) = within_largest_file(end, data)?;
-            let written = self.data.write(&node, end, data, time).await;
+            let written = self.write_with_room(&node, end, data, time).await;
             drop(order);
-            return written.map(|()| length);
+            return written;
         }
+        self.write_with_room(&node, offset, data, time).await
+    }
+
+    async fn write_with_room(
+        &self,
+        node: &Arc<Node>,
+        offset: u64,
+        data: &[u8],
+        time: Option<Timestamp>,
+    ) -> Result<u32> {
         let (data, length) = within_largest_file(offset, data)?;
-        self.data.write(&node, offset, data, time).await.map(|()| length)
+        let mut looks = 0;
+        loop {
+            let written = self.data.write(node, offset, data, time).await;
+            if !self.gives_back_room(&written, &mut looks).await {
+                return written.map(|()| length);
+            }
+        }
     }
 
     /// As `write`, if it has to wait for nothing. With `None` nothing has happened, and `write` has to do it.
@@ -242,7 +257,13 @@ impl Fs {
             let present = node.locked().size;
             let size = if keeps_size { present } else { present.max(end) };
             let update = FileUpdate { ino, size, mtime: Some(time), ctime: Some(time) };
-            self.data.reserve(&node, offset..end, work != 0, Some(update)).await?;
+            let mut looks = 0;
+            loop {
+                let reserved = self.data.reserve(&node, offset..end, work != 0, Some(update)).await;
+                if !self.gives_back_room(&reserved, &mut looks).await {
+                    break reserved?;
+                }
+            }
         }
         if work != 0 {
             self.data.punch(&node, offset, length, changed(time)).await?;

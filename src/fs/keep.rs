@@ -1,6 +1,6 @@
 //! What the file system does on its own: commits late times, gives orphans back, syncs, ends.
 
-use crate::error::Result;
+use crate::error::{Posix, Result};
 use crate::fs::Fs;
 use crate::fs::node::Node;
 use crate::meta::command::{Answer, Command, SetAttributes};
@@ -13,6 +13,11 @@ use tokio_util::sync::CancellationToken;
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Orphans per command: 8 bytes each, and `apply` moves each to the reaping queue.
 const ORPHANS_PER_COMMAND: usize = 1024;
+/// How often a writer that finds no room looks whether unlinked files give some back: once for those that nobody holds
+/// any more, then while the kernel is about to let go of others.
+const ROOM_LOOKS: u32 = 10;
+/// Pause between these looks.
+const ROOM_PAUSE: Duration = Duration::from_millis(100);
 
 impl Fs {
     /// Runs until `stop`: once a second, and early when many orphans wait, commits late times and gives orphans
@@ -69,8 +74,28 @@ impl Fs {
         self.sync_all().await
     }
 
-    /// Proposes the release of orphans that nobody holds any more, in batches.
+    /// Whether to do again what found no room: the room of files that were unlinked a moment ago counts for nothing
+    /// before they are in the reaping queue. `looks` counts what was done for one caller, from 0.
+    pub(super) async fn gives_back_room(&self, done: &Result<()>, looks: &mut u32) -> bool {
+        let full = matches!(done, Err(error) if error.is(Posix::NoSpace));
+        if !full || *looks >= ROOM_LOOKS {
+            return false;
+        }
+        if *looks > 0 {
+            if !self.nodes.any(Node::is_leaving) {
+                return false;
+            }
+            tokio::time::sleep(ROOM_PAUSE).await;
+        }
+        *looks += 1;
+        let released = self.release_orphans().await;
+        released.inspect_err(|error| tracing::warn!("give up unlinked files: {error}")).is_ok()
+    }
+
+    /// Proposes the release of orphans that nobody holds any more, in batches. Once it returns, those that somebody else
+    /// was proposing are released too.
     pub async fn release_orphans(&self) -> Result<()> {
+        let _one = self.releasing.lock().await;
         loop {
             let inos: Vec<Ino> = {
                 let mut released = self.released.lock().unwrap_or_else(PoisonError::into_inner);

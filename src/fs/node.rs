@@ -147,6 +147,12 @@ impl Node {
         self.lookups.load(Ordering::Acquire) > 0 || self.handles.load(Ordering::Acquire) > 0
     }
 
+    /// Whether it has no name and no descriptor: the kernel lets go of it any moment.
+    pub fn is_leaving(&self) -> bool {
+        let meta = self.locked();
+        meta.inode.links == 0 && !meta.released && self.handles.load(Ordering::Acquire) == 0
+    }
+
     /// Attributes with `dirty_bytes` counted as used.
     pub fn attributes(&self, dirty_bytes: u64) -> Attributes {
         let meta = self.locked();

@@ -48,6 +48,11 @@ impl Nodes {
             .collect()
     }
 
+    /// Whether one of the nodes is like this.
+    pub(super) fn any(&self, is: impl Fn(&Node) -> bool) -> bool {
+        self.shards.iter().any(|shard| lock(shard).nodes.values().any(|node| is(node)))
+    }
+
     /// The node of `inode`, which was read at `position`; made if there is none. `None`: what was read may be older
     /// than a node forgotten meanwhile, read again.
     pub(super) fn enter(&self, inode: Inode, position: LogPosition) -> Option<Arc<Node>> {

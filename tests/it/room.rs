@@ -2,6 +2,7 @@
 
 use crate::compare::root_user;
 use crate::rig::{Rig, run};
+use ironfs::error::Posix;
 use ironfs::fs::file::WriteHow;
 use ironfs::fs::namespace::NewFile;
 use ironfs::types::{FileKind, ROOT_INO};
@@ -11,6 +12,8 @@ const WRITE_BYTES: usize = 1 << 20;
 const READ_BYTES: u32 = 1 << 20;
 /// Absorbed beyond the room: `ARRIVED_BYTES` of the data half.
 const ARRIVED_MIB: usize = 64;
+/// Room of one disk: some files of a megabyte fill six of them.
+const DISK_BYTES: u64 = 48 << 20;
 
 #[test]
 fn a_write_that_finds_no_room_waits_for_older_data() {
@@ -43,6 +46,57 @@ fn a_write_that_finds_no_room_waits_for_older_data() {
             let read = fs.read(made.ino, opened.handle, at(number), READ_BYTES, 0).await;
             assert!(read.unwrap() == block(number), "block {number}");
         }
+        fs.release(made.ino, opened.handle).await.unwrap();
+        drop(fs);
+        volume.shutdown().await.unwrap();
+        drop(volume);
+        rig.machine.settle();
+        rig.fsck_clean().await.unwrap();
+    });
+}
+
+#[test]
+fn what_was_unlinked_a_moment_ago_makes_room() {
+    run(async {
+        let rig = Rig::new(2, 6);
+        rig.format("4+2").await.unwrap();
+        let volume = rig.open().await.unwrap();
+        let fs = volume.fs();
+        for disk in 0..6 {
+            rig.machine.full(disk, DISK_BYTES);
+        }
+        let new = NewFile { kind: FileKind::File, mode: 0o644, umask: 0, rdev: 0 };
+        let (how, block) = (WriteHow::default(), vec![7; WRITE_BYTES]);
+        let mut names = Vec::new();
+        loop {
+            let name = format!("f{}", names.len()).into_bytes();
+            let made = fs.create(&root_user(), ROOT_INO, &name, new, O_RDWR).await;
+            let (made, opened) = made.unwrap();
+            let open = (made.ino, opened.handle);
+            let written = fs.write(&root_user(), open, 0, &block, how).await;
+            let synced = fs.fsync(made.ino, opened.handle, false).await;
+            fs.release(made.ino, opened.handle).await.unwrap();
+            names.push((made.ino, name));
+            match written.and(synced) {
+                Ok(()) => assert!(names.len() < 400, "the disks take more than they hold"),
+                Err(error) => {
+                    assert!(error.is(Posix::NoSpace), "{error}");
+                    break;
+                }
+            }
+        }
+        assert!(names.len() > 16, "only {} files fit", names.len());
+        for (ino, name) in names.iter().take(names.len() / 2) {
+            fs.unlink(ROOT_INO, name).await.unwrap();
+            fs.forget(*ino, 1);
+        }
+        let (made, opened) =
+            fs.create(&root_user(), ROOT_INO, b"after", new, O_RDWR).await.unwrap();
+        for number in 0..3 {
+            let at = number * WRITE_BYTES as u64;
+            fs.write(&root_user(), (made.ino, opened.handle), at, &block, how).await.unwrap();
+        }
+        fs.fsync(made.ino, opened.handle, false).await.unwrap();
         fs.release(made.ino, opened.handle).await.unwrap();
         drop(fs);
         volume.shutdown().await.unwrap();
