@@ -2,9 +2,11 @@
 //! simulated disk can stand in for it. Knows nothing of stripes, metadata or the network.
 #![warn(missing_docs)]
 
+use crate::config::labels::Labels;
 use crate::error::Result;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub mod behind;
 pub mod local;
@@ -85,8 +87,14 @@ pub trait Disk: Send + Sync + Debug {
     /// Takes the lock of this disk (held until the `Disk` is dropped), writing `holder` where a refused
     /// second caller can read it. `Refused` names the present holder.
     fn lock(&self, holder: &str) -> Result<()>;
+    /// Gives the lock back, so that another process gets it before this one ends.
+    fn release(&self) {}
     /// The path or name for people.
     fn label(&self) -> String;
+    /// Where it stands, as far as what serves it tells: its node, and the rack and zone of that.
+    fn labels(&self) -> Labels {
+        Labels::default()
+    }
 }
 
 /// An open file of a disk. Calls may come from several threads.
@@ -102,8 +110,18 @@ pub trait DiskFile: Send + Sync + Debug {
     fn read_now(&self, _offset: u64, _buffer: &mut [u8]) -> bool {
         false
     }
+    /// As `read`, but gives up after about `patience` where that is possible. Answers whether it did read; if not, what is
+    /// in `buffer` is undefined.
+    fn read_soon(&self, offset: u64, buffer: &mut [u8], _patience: Duration) -> Result<bool> {
+        self.read(offset, buffer).map(|()| true)
+    }
     /// Writes all of `data` at `offset`, extending the file.
     fn write(&self, offset: u64, data: &[u8]) -> Result<()>;
+    /// As `write`, then `sync_data`: one call where each costs a round trip.
+    fn write_durably(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.write(offset, data)?;
+        self.sync_data()
+    }
     /// Sets the length; new space is zero and, where the device can, allocated.
     fn set_len(&self, length: u64) -> Result<()>;
     /// Makes content and length durable. After a failure the file's unsynced content is unknown.

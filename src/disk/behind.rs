@@ -8,7 +8,7 @@
 use crate::disk::DiskFile;
 use crate::error::{Error, Result};
 use crate::lane::{Crew, Urgency, drop_apart};
-use crate::sync::mpsc::{RecvTimeoutError, sync_channel};
+use crate::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::collections::VecDeque;
 use std::fmt;
@@ -117,10 +117,25 @@ impl DiskFile for BehindFile {
         {
             return Ok(());
         }
-        let mut bytes = vec![0; buffer.len()];
-        let bytes = self.shared.ask(move |file| file.read(offset, &mut bytes).map(|()| bytes))?;
+        let bytes = self.shared.ask(read_of(offset, buffer.len()))?;
         buffer.copy_from_slice(&bytes);
         Ok(())
+    }
+
+    fn read_soon(&self, offset: u64, buffer: &mut [u8], patience: Duration) -> Result<bool> {
+        let end = offset.saturating_add(buffer.len() as u64);
+        if self.shared.holds_nothing_of(&(offset..end))?
+            && self.shared.file.read_now(offset, buffer)
+        {
+            return Ok(true);
+        }
+        let answered = self.shared.question(read_of(offset, buffer.len()))?;
+        match answered.recv_timeout(patience) {
+            Ok(bytes) => buffer.copy_from_slice(&bytes?),
+            Err(RecvTimeoutError::Timeout) => return Ok(false),
+            Err(RecvTimeoutError::Disconnected) => return Err(self.shared.lock().failure()),
+        }
+        Ok(true)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
@@ -136,17 +151,24 @@ impl DiskFile for BehindFile {
     }
 }
 
+/// Reads `length` bytes of a file.
+fn read_of(
+    offset: u64,
+    length: usize,
+) -> impl FnOnce(&dyn DiskFile) -> Result<Vec<u8>> + Send + 'static {
+    move |file| {
+        let mut bytes = vec![0; length];
+        file.read(offset, &mut bytes).map(|()| bytes)
+    }
+}
+
 impl Shared {
     /// Has the thread do `job` behind all that waits, and waits for the answer.
     fn ask<T: Send + 'static>(
         &self,
         job: impl FnOnce(&dyn DiskFile) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (answer, answered) = sync_channel(1);
-        self.push(Call::Ask(Box::new(move |file| {
-            // Nobody listens any more if the device was silent for too long.
-            drop(answer.send(job(file)));
-        })))?;
+        let answered = self.question(job)?;
         loop {
             let patience = self.lock().patience(self.silent);
             match answered.recv_timeout(patience) {
@@ -155,6 +177,19 @@ impl Shared {
                 Err(RecvTimeoutError::Disconnected) => return Err(self.lock().failure()),
             }
         }
+    }
+
+    /// Has the thread do `job` behind all that waits; the answer comes here.
+    fn question<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&dyn DiskFile) -> Result<T> + Send + 'static,
+    ) -> Result<Receiver<Result<T>>> {
+        let (answer, answered) = sync_channel(1);
+        self.push(Call::Ask(Box::new(move |file| {
+            // Nobody listens any more if the device was silent for too long.
+            drop(answer.send(job(file)));
+        })))?;
+        Ok(answered)
     }
 
     fn push(&self, call: Call) -> Result<()> {

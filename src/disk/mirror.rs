@@ -35,6 +35,7 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 mod layout;
 #[cfg(test)]
@@ -42,6 +43,9 @@ mod tests;
 
 /// Most replicas: the log is on 1 + m disks, m at most 16.
 pub const REPLICAS_MAX: usize = 17;
+/// How long a read waits for one replica before it asks another: far above what a busy disk takes for a page, and a
+/// reader of files waits for it.
+const PATIENCE: Duration = Duration::from_millis(300);
 /// Most pages that one `copy_step` copies: readers and writers wait for it.
 const COPY_PAGES_MAX: u64 = 1024;
 
@@ -86,6 +90,8 @@ struct Replica {
     disk: DiskId,
     file: Arc<dyn DiskFile>,
     alive: AtomicBool,
+    /// It kept a reader waiting, and has not been synced since: others are asked first.
+    late: AtomicBool,
 }
 
 /// A replica that is being filled: it gets all writes, and counts for nothing yet.
@@ -326,7 +332,9 @@ impl Shared {
             (pages.replicas.clone(), pages.header, pages.header != pages.synced_header)
         };
         for replica in &replicas {
-            replica.attempt(deaths, |replica| replica.file.sync_data());
+            if replica.attempt(deaths, |replica| replica.file.sync_data()) {
+                replica.late.store(false, Ordering::Relaxed);
+            }
         }
         if changed && replicas.iter().any(|replica| replica.is_alive()) {
             let sector = seal_header(&header);
@@ -386,8 +394,21 @@ impl Pages {
         if out.is_empty() {
             return Ok(());
         }
+        let several = self.replicas.len() > 1;
+        for replica in self.replicas.iter().filter(|replica| several && !replica.is_late()) {
+            let mut read = false;
+            let attempted = replica.attempt(deaths, |replica| {
+                read = replica.read(offset, out, &self.sums, Some(PATIENCE))?;
+                Ok(())
+            });
+            if read {
+                return Ok(());
+            }
+            replica.late.store(attempted, Ordering::Relaxed);
+        }
         for replica in &self.replicas {
-            if replica.attempt(deaths, |replica| replica.read(offset, out, &self.sums)) {
+            let read = |replica: &Replica| replica.read(offset, out, &self.sums, None).map(drop);
+            if replica.attempt(deaths, read) {
                 return Ok(());
             }
         }
@@ -538,7 +559,12 @@ impl Pages {
 
 impl Replica {
     fn new(disk: DiskId, file: Arc<dyn DiskFile>) -> Arc<Self> {
-        Arc::new(Self { disk, file, alive: AtomicBool::new(true) })
+        let (alive, late) = (AtomicBool::new(true), AtomicBool::new(false));
+        Arc::new(Self { disk, file, alive, late })
+    }
+
+    fn is_late(&self) -> bool {
+        self.late.load(Ordering::Relaxed)
     }
 
     fn is_alive(&self) -> bool {
@@ -562,34 +588,53 @@ impl Replica {
         self.file.write(sum_offset(group), &sums.encode(group))
     }
 
-    /// Fills `out` from `offset` (behind page 0) on, and checks all pages that it touches.
-    fn read(&self, offset: u64, out: &mut [u8], sums: &Sums) -> Result<()> {
+    /// Fills `out` from `offset` (behind page 0) on, and checks all pages that it touches. Answers false if that takes longer
+    /// than `patience`.
+    fn read(
+        &self,
+        offset: u64,
+        out: &mut [u8],
+        sums: &Sums,
+        patience: Option<Duration>,
+    ) -> Result<bool> {
         let end = offset + out.len() as u64;
         if offset.is_multiple_of(PAGE) && end.is_multiple_of(PAGE) {
-            return self.read_pages(offset / PAGE, out, sums);
+            return self.read_pages(offset / PAGE, out, sums, patience);
         }
         let first = offset / PAGE;
         let bytes = (end.div_ceil(PAGE) - first) * PAGE;
         let too_long = |_e| Error::internal("read longer than memory");
         let mut pages = vec![0; usize::try_from(bytes).map_err(too_long)?];
-        self.read_pages(first, &mut pages, sums)?;
+        if !self.read_pages(first, &mut pages, sums, patience)? {
+            return Ok(false);
+        }
         let skip = usize::try_from(offset % PAGE).map_err(too_long)?;
         out.iter_mut().zip(pages.iter().skip(skip)).for_each(|(to, from)| *to = *from);
-        Ok(())
+        Ok(true)
     }
 
-    fn read_pages(&self, first: u64, out: &mut [u8], sums: &Sums) -> Result<()> {
+    fn read_pages(
+        &self,
+        first: u64,
+        out: &mut [u8],
+        sums: &Sums,
+        patience: Option<Duration>,
+    ) -> Result<bool> {
         let (mut page, mut left) = (first, out);
         while !left.is_empty() {
             let length = run_length(page, (left.len() / PAGE_BYTES) as u64);
             let bytes = usize::try_from(length * PAGE).unwrap_or(left.len());
             let (run, rest) = left.split_at_mut(bytes.min(left.len()));
-            self.file.read(page_offset(page), run)?;
+            match patience {
+                None => self.file.read(page_offset(page), run)?,
+                Some(patience) if self.file.read_soon(page_offset(page), run, patience)? => {}
+                Some(_) => return Ok(false),
+            }
             check_pages(page, run, sums)?;
             page += length;
             left = rest;
         }
-        Ok(())
+        Ok(true)
     }
 }
 

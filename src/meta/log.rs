@@ -130,8 +130,7 @@ impl LogWriter {
             }
             Some(_) | None => self.roll(batch, length)?,
         };
-        current.file.write(current.offset, batch.bytes())?;
-        current.file.sync_data()?;
+        current.file.write_durably(current.offset, batch.bytes())?;
         self.current = Some(Current { offset: current.offset + length, ..current });
         Ok(())
     }

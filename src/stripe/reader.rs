@@ -12,6 +12,7 @@ use crate::stripe::slots::SlotTable;
 use crate::types::{DiskId, Epoch, NodeId, ShardIndex, StripeId};
 use bytes::Bytes;
 use futures_util::future::join_all;
+use hedges::Hedges;
 use pins::{Pin, Pins};
 use plan::{Columns, ReadPlan};
 pub(super) use sources::Sources;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 
+mod hedges;
 mod pins;
 mod plan;
 mod sources;
@@ -90,6 +92,7 @@ pub struct StripeReader {
     findings: Sender<Finding>,
     metrics: Arc<CodingMetrics>,
     pins: Arc<Pins>,
+    hedges: Arc<Hedges>,
     pub(super) timeout: Duration,
 }
 
@@ -116,8 +119,8 @@ impl StripeReader {
         findings: Sender<Finding>,
         metrics: Arc<CodingMetrics>,
     ) -> Self {
-        let pins = Arc::default();
-        Self { peers, cpu, members, findings, metrics, pins, timeout: CALL_TIMEOUT }
+        let (pins, hedges) = (Arc::default(), Arc::default());
+        Self { peers, cpu, members, findings, metrics, pins, hedges, timeout: CALL_TIMEOUT }
     }
 
     /// The same reader, which gives up on a fetch after `timeout`.
@@ -282,17 +285,21 @@ impl StripeReader {
         sources: &mut Sources,
         columns: &mut Columns,
     ) {
+        let patient = sources.is_patient() || priority == Priority::Background;
         let fetches = wanted.into_iter().map(|(index, ranges)| async move {
-            let result = self.fetch(record, index, &ranges, priority).await;
+            let fetch = self.fetch(record, index, &ranges, priority);
+            let result = if patient { Some(fetch.await) } else { self.hedges.follow(fetch).await };
             (index, ranges, result)
         });
         for (index, ranges, result) in join_all(fetches).await {
             match result {
-                Ok(bytes) => {
+                Some(Ok(bytes)) => {
                     sources.answered(index);
                     columns.insert(index, ranges.into_iter().zip(bytes).collect());
                 }
-                Err(error) => sources.fail(index, error),
+                Some(Err(error)) => sources.fail(index, error),
+                // If the others do not suffice it is asked again, and waited for.
+                None => drop(sources.put_off(index)),
             }
         }
     }

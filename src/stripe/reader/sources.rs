@@ -16,13 +16,16 @@ pub(in crate::stripe) struct Sources {
     /// Bits of shards that are asked only when the others do not suffice: their disks are slow to answer.
     reserve: u64,
     answered: u64,
+    /// Too few others are left to do without one that is late.
+    patient: bool,
     failed: BTreeMap<ShardIndex, Error>,
 }
 
 impl Sources {
     /// Bit i of `usable` says that shard i may be asked.
     pub(super) const fn new(scheme: Scheme, usable: u64) -> Self {
-        Self { scheme, usable, reserve: 0, answered: 0, failed: BTreeMap::new() }
+        let failed = BTreeMap::new();
+        Self { scheme, usable, reserve: 0, answered: 0, patient: false, failed }
     }
 
     /// Asks the shards with the bits `slow` only when the others do not suffice.
@@ -37,9 +40,28 @@ impl Sources {
     /// From now on those that were spared are asked too. Answers whether there were any.
     pub(super) const fn call_reserve(&mut self) -> bool {
         let any = self.reserve != 0;
+        self.patient = true;
         self.usable |= self.reserve;
         self.reserve = 0;
         any
+    }
+
+    /// Does without a shard whose disk does not answer, if the others suffice; it is asked again when they do not after
+    /// all. Answers whether they do.
+    pub(super) const fn put_off(&mut self, index: ShardIndex) -> bool {
+        let others = self.usable & !(1 << index.0);
+        let suffice = others.count_ones() >= self.scheme.k() as u32;
+        if suffice {
+            (self.reserve, self.usable) = (self.reserve | 1 << index.0, others);
+        } else {
+            self.patient = true;
+        }
+        suffice
+    }
+
+    /// Whether answers are to be waited for: there is nobody else to ask.
+    pub(super) const fn is_patient(&self) -> bool {
+        self.patient
     }
 
     /// Bits of the shards that may be asked.

@@ -147,6 +147,20 @@ async fn clones_share_pins() {
 }
 
 #[tokio::test]
+async fn a_disk_that_falls_silent_is_read_around_at_once() {
+    let mut cluster = Cluster::new(6);
+    let segments = segments(&MIXED);
+    let written = cluster.write("4+2", &segments).await;
+    cluster.reader = cluster.reader.clone().with_timeout(std::time::Duration::from_secs(3600));
+    // Nobody has noticed yet.
+    cluster.silence(&[0, 1]);
+    let start = tokio::time::Instant::now();
+    cluster.check(&written, &segments).await;
+    assert!(start.elapsed() < std::time::Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(cluster.found().is_empty(), "they are silent, not bad");
+}
+
+#[tokio::test]
 async fn a_slow_disk_is_asked_only_when_others_do_not_suffice() {
     let mut cluster = Cluster::new(6);
     let segments = segments(&MIXED);

@@ -111,5 +111,5 @@ async fn a_silent_disk_is_replaced_and_later_decoded_around() {
     assert_eq!((written.record.missing, written.record.disks[2]), (0, DiskId(6)));
     cluster.silence(&[0, 6]);
     cluster.check(&written, &segments).await;
-    assert_eq!(cluster.found().into_iter().collect::<Vec<_>>(), [0, 2]);
+    assert!(cluster.found().is_empty(), "they are silent, not bad");
 }
