@@ -3,12 +3,14 @@
 use crate::admin;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::identity;
 use crate::mountd::fuse::FuseFs;
 use crate::mountd::mount::{self, MountRequest};
 use crate::mountd::options::MountOptions;
+use crate::process::{abort_on_panic, raise_open_files};
 use crate::types::Timestamp;
 use crate::volume::status::Status;
-use crate::volume::{Volume, VolumeOptions};
+use crate::volume::{Volume, VolumeOptions, World};
 use fuser::{Session, SessionACL};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -20,8 +22,6 @@ use tokio_util::task::TaskTracker;
 
 /// Dead mounts that may lie on each other on one directory.
 const DEAD_MOUNTS_MAX: usize = 64;
-/// Open files that a mount may need: shards, log files, sockets.
-const OPEN_FILES_MAX: u64 = 1_048_576;
 /// How long another server may take to say that it serves the volume.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
@@ -71,7 +71,9 @@ async fn serve_on(request: ServeRequest, ready: impl FnOnce(&Ready)) -> Result<(
         clock: Arc::new(coarse_clock),
         holder: format!("pid {}, mount {}", std::process::id(), request.directory.display()),
     };
-    let volume = Volume::open_local(&request.config, options).await?;
+    let identity = request.config.identity.as_deref().map(identity::load).transpose()?;
+    let world = World::reaching(&request.config, identity.as_ref())?;
+    let volume = Volume::open(&request.config, options, world).await?;
     let socket = match admin::bind(&request.socket) {
         Ok(socket) => socket,
         Err(error) => return volume.shutdown().await.and(Err(error)),
@@ -227,26 +229,4 @@ fn detach_dead_mount(directory: &Path) {
 fn coarse_clock() -> Timestamp {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
     Timestamp { seconds: now.tv_sec, nanoseconds: u32::try_from(now.tv_nsec).unwrap_or_default() }
-}
-
-fn raise_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let now = getrlimit(Resource::Nofile);
-    let wanted = Rlimit { current: Some(OPEN_FILES_MAX), maximum: Some(OPEN_FILES_MAX) };
-    if setrlimit(Resource::Nofile, wanted).is_err() {
-        // Without privilege the hard limit stays; the soft one may rise up to it.
-        let raised = Rlimit { current: now.maximum, maximum: now.maximum };
-        if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            tracing::warn!("the limit of open files stays as it is: {error}");
-        }
-    }
-}
-
-/// A panic ends the process: recovery is what is tested, half-done state is not. The kernel then answers ENOTCONN.
-fn abort_on_panic() {
-    let default = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        default(info);
-        std::process::abort();
-    }));
 }

@@ -113,6 +113,7 @@ fn answer<T>(result: Result<T>) -> Answer<T> {
             crate::error::ErrorKind::Posix(_)
             | crate::error::ErrorKind::Unavailable
             | crate::error::ErrorKind::Fenced
+            | crate::error::ErrorKind::Superseded
             | crate::error::ErrorKind::Corrupt
             | crate::error::ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };

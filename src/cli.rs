@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 pub mod out;
 
+mod ca;
 mod class;
 mod completions;
 mod disk;
@@ -16,11 +17,13 @@ mod helper;
 mod info;
 mod jobs;
 mod mount;
+mod nodes;
 mod paths;
 mod repair;
 mod scan;
 mod scrub;
 mod serve;
+mod shardd;
 mod status;
 mod sync;
 mod up;
@@ -62,6 +65,8 @@ enum Command {
     #[command(subcommand)]
     Scrub(scrub::ScrubCommand),
     Jobs(jobs::JobsCommand),
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
     WhatIf(what_if::WhatIfCommand),
     Scan(scan::Scan),
     Fsck(fsck::Fsck),
@@ -71,6 +76,8 @@ enum Command {
     Man(completions::Man),
     #[command(hide = true)]
     Serve(serve::Serve),
+    #[command(hide = true)]
+    Shardd(shardd::Shardd),
 }
 
 /// Runs the command line of this process.
@@ -89,6 +96,14 @@ pub fn main() -> ExitCode {
 pub fn mountd_main() -> ExitCode {
     match serve::Serve::try_parse_standalone(std::env::args_os()) {
         Ok(serve) => end(serve.run().map(|()| ExitCode::SUCCESS)),
+        Err(error) => usage(&error),
+    }
+}
+
+/// Runs `ironfs-shardd`: the disks of this machine.
+pub fn shardd_main() -> ExitCode {
+    match shardd::Shardd::try_parse_standalone(std::env::args_os()) {
+        Ok(shardd) => end(shardd.run().map(|()| ExitCode::SUCCESS)),
         Err(error) => usage(&error),
     }
 }
@@ -116,6 +131,8 @@ fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),
         Command::Serve(serve) => serve.run(),
+        Command::Ca(ca) => ca.run(),
+        Command::Shardd(shardd) => shardd.run(),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

@@ -7,9 +7,10 @@ use labels::Labels;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub mod labels;
+pub mod node;
 
 /// Where the configuration of a volume lies unless a path is given.
 pub const CONFIG_DIR: &str = "/etc/ironfs";
@@ -22,8 +23,11 @@ pub const VOLUME_NAME_BYTES_MAX: usize = 64;
 pub struct Config {
     /// Name of the volume; it must be the one in the superblocks.
     pub name: String,
-    /// Directories, one for each disk, in any order.
+    /// Directories, one for each disk, in any order: of this machine (`/srv/d0`), or of a node (`alpha:/srv/d0`).
     pub disks: Vec<PathBuf>,
+    /// Directory with the certificate and key by which nodes know this machine; needed if there are nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<PathBuf>,
     /// TCP address, such as `127.0.0.1:9464`, at which `/metrics` and `/health` are served to whoever can reach it, and
     /// nothing else; absent for none. An address that is taken does not keep the volume from being mounted: the log says
     /// so once, and it is served as soon as it is free.
@@ -35,9 +39,58 @@ pub struct Config {
     /// Limits of memory, concurrency and time.
     #[serde(default)]
     pub limits: Limits,
+    /// Where the nodes are that serve disks, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub peer: BTreeMap<String, Peer>,
     /// Labels that disks get when they join the volume, by directory; `ironfs disk label` changes them later.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub disk: BTreeMap<PathBuf, Labels>,
+}
+
+/// A node that serves disks of the volume.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// `host:port` or `host`; the usual port is 7440.
+    pub address: String,
+}
+
+impl Peer {
+    /// `host:port`.
+    pub fn host_and_port(&self) -> String {
+        // The colons of a bare IPv6 address stand in brackets when a port follows.
+        match self.address.rsplit_once(':') {
+            Some((host, port)) if port.parse::<u16>().is_ok() && !host.ends_with(':') => {
+                self.address.clone()
+            }
+            Some(_) | None => format!("{}:{}", self.address, node::PORT),
+        }
+    }
+}
+
+/// Where a disk is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place<'a> {
+    /// A directory of this machine.
+    Here(&'a Path),
+    /// A directory of a node.
+    Node {
+        /// Name of the node.
+        node: &'a str,
+        /// Path there.
+        path: &'a str,
+    },
+}
+
+impl<'a> Place<'a> {
+    /// Reads `/srv/d0` or `alpha:/srv/d0`.
+    pub fn of(disk: &'a Path) -> Self {
+        let text = disk.to_str().filter(|_text| !disk.is_absolute());
+        match text.and_then(|text| text.split_once(':')) {
+            Some((node, path)) if path.starts_with('/') => Place::Node { node, path },
+            Some(_) | None => Place::Here(disk),
+        }
+    }
 }
 
 /// Bounds of what a mount may use.
@@ -180,7 +233,9 @@ impl Config {
         Self {
             name: name.into(),
             disks,
+            identity: None,
             metrics_listen: None,
+            peer: BTreeMap::new(),
             node: String::new(),
             limits: Limits::default(),
             disk: BTreeMap::new(),
@@ -198,7 +253,7 @@ impl Config {
     }
 
     /// Labels of the disk at `path`.
-    pub fn labels(&self, path: &std::path::Path) -> Result<Labels> {
+    pub fn labels(&self, path: &Path) -> Result<Labels> {
         self.disk.get(path).cloned().unwrap_or_default().validate()
     }
 
@@ -209,20 +264,38 @@ impl Config {
         Ok(format!("# ironfs volume {}; README explains the keys\n{body}", self.name))
     }
 
+    /// Refuses a disk that nobody can find.
+    fn validate_place(&self, disk: &Path) -> Result<()> {
+        let (shown, place) = (disk.display(), Place::of(disk));
+        match place {
+            Place::Here(path) if path.is_absolute() => Ok(()),
+            Place::Here(_) => Err(Error::refused(format!(
+                "disk {shown}: give an absolute path, or a node and an absolute path there (alpha:/srv/d0)"
+            ))),
+            Place::Node { node, .. } if !self.peer.contains_key(node) => {
+                Err(Error::refused(format!(
+                    "disk {shown}: say where node {node} is: [peer.{node}] with address = \"HOST:PORT\""
+                )))
+            }
+            Place::Node { .. } if self.identity.is_none() => Err(Error::refused(format!(
+                "disk {shown}: set identity to the directory that `ironfs ca issue --role client` has made"
+            ))),
+            Place::Node { .. } => Ok(()),
+        }
+    }
+
     fn validate(&self) -> Result<()> {
         validate_name(&self.name)?;
         if self.disks.is_empty() {
             return Err(Error::refused("the configuration lists no disks"));
         }
         for (index, disk) in self.disks.iter().enumerate() {
-            if !disk.is_absolute() {
-                let disk = disk.display();
-                return Err(Error::refused(format!("disk {disk}: give an absolute path")));
-            }
+            self.validate_place(disk)?;
             if self.disks.iter().skip(index + 1).any(|other| other == disk) {
                 return Err(Error::refused(format!("disk {} is listed twice", disk.display())));
             }
         }
+        self.peer.iter().try_for_each(|(name, peer)| validate_peer(name, peer))?;
         if self.metrics_listen.is_some_and(|address| address.port() == 0) {
             return Err(Error::refused("metrics_listen: give a port, such as 127.0.0.1:9464"));
         }
@@ -245,6 +318,33 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn validate_peer(name: &str, peer: &Peer) -> Result<()> {
+    validate_holder(name)?;
+    if peer.address.is_empty() || peer.address.contains(char::is_whitespace) {
+        return Err(Error::refused(format!(
+            "peer.{name}.address is {:?}: give a host and a port, such as 10.0.0.2:{}",
+            peer.address,
+            node::PORT
+        )));
+    }
+    Ok(())
+}
+
+/// Longest name of whoever holds a certificate: it is a label of DNS (RFC 1035), and nodes are labels of disks.
+pub const HOLDER_BYTES_MAX: usize = labels::DOMAIN_BYTES_MAX;
+
+/// Refuses what cannot name the holder of a certificate: it is a label of DNS, and the name of a folder.
+pub fn validate_holder(name: &str) -> Result<()> {
+    let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let ends = !name.starts_with('-') && !name.ends_with('-');
+    if (1..=HOLDER_BYTES_MAX).contains(&name.len()) && name.bytes().all(letter) && ends {
+        return Ok(());
+    }
+    Err(Error::refused(format!(
+        "{name:?} cannot name a node, client or admin: use 1 to {HOLDER_BYTES_MAX} of a-z, 0-9 and -, with no - at an end"
+    )))
 }
 
 /// Checks the name of a volume: 1 to 64 of `A-Z a-z 0-9 . _ -`, starting with a letter or digit, so that it can be

@@ -135,6 +135,8 @@ pub enum ErrorKind {
     Unavailable,
     /// My epoch, session or lease is old: refresh, retry once.
     Fenced,
+    /// Another mount has taken the volume: stop for good.
+    Superseded,
     /// Bytes fail their check: use another shard, queue a repair; EIO if too few are good.
     Corrupt,
     /// Bad configuration, foreign disk, newer format: stop, tell the operator.
@@ -229,6 +231,7 @@ impl Error {
             ErrorKind::Posix(posix) => posix,
             ErrorKind::Unavailable
             | ErrorKind::Fenced
+            | ErrorKind::Superseded
             | ErrorKind::Corrupt
             | ErrorKind::Refused
             | ErrorKind::Internal => Posix::Io,

@@ -14,6 +14,7 @@ pub mod error;
 pub mod extent;
 pub mod format;
 pub mod fs;
+pub mod identity;
 pub mod lane;
 pub mod limits;
 pub mod load;
@@ -23,7 +24,10 @@ pub mod metrics;
 pub mod mountd;
 pub mod net;
 pub mod placement;
+pub mod process;
 pub mod shard;
+#[path = "../shardd/shardd.rs"]
+pub mod shardd;
 pub mod stripe;
 pub mod sum;
 pub mod sync;

@@ -2,12 +2,20 @@
 //! shards contain.
 #![warn(missing_docs)]
 
+use crate::disk::{DiskEntry, DiskIdentity, OpenMode, Space};
 use crate::error::Result;
 use crate::types::{DiskId, Epoch, NodeId, ShardIndex, StripeId};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::fmt::Debug;
 use std::ops::Range;
+
+pub mod authority;
+pub mod disk;
+pub mod quic;
+pub mod remote;
+pub mod tls;
+pub mod wire;
 
 /// What goes first when a disk is busy.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -143,7 +151,101 @@ pub enum Response {
     /// Answer to `List`.
     Keys(Vec<ShardKey>),
     /// Answer to `Space`.
-    Space(crate::disk::Space),
+    Space(Space),
+}
+
+/// A file that a node holds open for a mount.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FileId(pub u64);
+
+/// A call of the files of a disk that are not shards, as those of `Disk` and `DiskFile`: superblock, log, state.
+#[derive(Clone, Debug)]
+pub enum DiskCall {
+    /// Answers `Opened`.
+    Open {
+        /// Path below the disk.
+        name: String,
+        /// What it must be.
+        mode: OpenMode,
+    },
+    /// Answers `Length`.
+    Length(FileId),
+    /// Answers `Bytes`.
+    Read {
+        /// Which file.
+        file: FileId,
+        /// From where.
+        offset: u64,
+        /// How much: all of it, or an error.
+        length: u32,
+    },
+    /// Writes all of `data`.
+    Write {
+        /// Which file.
+        file: FileId,
+        /// To where.
+        offset: u64,
+        /// What.
+        data: Bytes,
+        /// Whether the answer waits until content and length are durable.
+        durable: bool,
+    },
+    /// Sets the length.
+    SetLength {
+        /// Which file.
+        file: FileId,
+        /// Bytes.
+        length: u64,
+    },
+    /// Makes content and length durable.
+    Sync(FileId),
+    /// Forgets an open file.
+    Close(FileId),
+    /// Removes a file.
+    Remove(String),
+    /// Renames a file over another.
+    Rename {
+        /// Present name.
+        from: String,
+        /// New name.
+        to: String,
+    },
+    /// Makes a directory.
+    CreateDir(String),
+    /// Answers `Entries`.
+    ListDir(String),
+    /// Makes the entries of a directory durable.
+    SyncDir(String),
+    /// Answers `Identity`.
+    Identity,
+    /// Answers `Space`.
+    Space,
+    /// Takes the lease of the disk for the mount that asks.
+    Lock {
+        /// Who that is, for whoever is refused.
+        holder: String,
+    },
+    /// Gives the lease back.
+    Unlock,
+}
+
+/// Reply to a `DiskCall`.
+#[derive(Clone, Debug)]
+pub enum DiskReply {
+    /// It is done.
+    Done,
+    /// The file is open.
+    Opened(FileId),
+    /// Bytes of a file.
+    Length(u64),
+    /// What was read.
+    Bytes(Bytes),
+    /// What a directory holds.
+    Entries(Vec<DiskEntry>),
+    /// Room.
+    Space(Space),
+    /// What the path leads to.
+    Identity(DiskIdentity),
 }
 
 /// The nodes that serve disks.

@@ -54,6 +54,10 @@ id!(
     DiskId(u32)
 );
 id!(
+    /// One mount of a volume over a network, a random number: leases of disks belong to it. 0 is none.
+    MountId(u64)
+);
+id!(
     /// Process that serves disks; 0 is the mounting process itself.
     NodeId(u32)
 );

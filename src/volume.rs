@@ -21,7 +21,7 @@ mod spaces;
 pub mod status;
 pub mod what_if;
 
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, Peer, Place};
 use crate::cpu::Cpu;
 use crate::disk::Disk;
 use crate::disk::local::LocalDisk;
@@ -36,16 +36,19 @@ use crate::meta::local::LocalLog;
 use crate::meta::recover::{self, OpenOptions};
 use crate::metrics::Metrics;
 use crate::net::Peers;
+use crate::net::remote::Nodes;
+use crate::net::tls::Identity;
 use crate::shard::serve::LocalPeers;
 use crate::shard::store::{ShardStore, StoreLimits};
 use crate::stripe::reader::{Finding, StripeReader};
 use crate::stripe::writer::StripeWriter;
 use crate::sync::{Arc, Mutex};
-use crate::types::{DiskId, VolumeId};
+use crate::types::{DiskId, MountId, VolumeId};
 use crate::worker::Shards;
 use crate::worker::rebalance::Rebalance;
 use crate::worker::repair::Repair;
 use census::LastCensus;
+use find::Remotes;
 use futures_util::future::join_all;
 use keepers::Keepers;
 use membership::{RingPlacer, SetMembers};
@@ -61,8 +64,23 @@ const MIB: u64 = 1 << 20;
 /// Findings of readers that wait for repair; more are found again by later reads.
 const FINDINGS_MAX: usize = 256;
 
-/// Opens the directory of a disk.
-pub type Opener = Arc<dyn Fn(&Path) -> Result<Arc<dyn Disk>> + Send + Sync>;
+/// Opens the directory of a disk. Blocks.
+pub type Opener = Arc<dyn Fn(&Path) -> Result<OpenDisk> + Send + Sync>;
+
+/// A directory that was opened.
+#[derive(Clone, Debug)]
+pub struct OpenDisk {
+    /// Its files.
+    pub disk: Arc<dyn Disk>,
+    /// Where requests for its shards go, if another process serves it.
+    pub remote: Option<Arc<dyn Peers>>,
+}
+
+impl From<Arc<dyn Disk>> for OpenDisk {
+    fn from(disk: Arc<dyn Disk>) -> Self {
+        Self { disk, remote: None }
+    }
+}
 
 /// How one mount opens a volume.
 #[derive(Clone)]
@@ -93,9 +111,33 @@ pub struct World {
 impl World {
     /// Local directories.
     pub fn local() -> Self {
-        let opener = |path: &Path| Ok(Arc::new(LocalDisk::open(path)?) as Arc<dyn Disk>);
-        Self { opener: Arc::new(opener), inline: false }
+        Self { opener: Arc::new(open_here), inline: false }
     }
+
+    /// Local directories, and those of the nodes in `config`, which know this process by `identity`.
+    ///
+    /// Errors: `Refused` if the identity is unfit.
+    pub fn reaching(config: &Config, identity: Option<&Identity>) -> Result<Self> {
+        let Some(identity) = identity else { return Ok(Self::local()) };
+        let mut number = [0; 8];
+        getrandom::fill(&mut number)
+            .map_err(|error| Error::internal(format!("draw the number of the mount: {error}")))?;
+        let address = |(name, peer): (&String, &Peer)| (name.clone(), peer.host_and_port());
+        let addresses = config.peer.iter().map(address).collect();
+        let nodes = Nodes::start(identity, MountId(u64::from_le_bytes(number)), &addresses)?;
+        let opener = move |path: &Path| match Place::of(path) {
+            Place::Here(path) => open_here(path),
+            Place::Node { node, path } => {
+                let (disk, remote) = nodes.open(node, path)?;
+                Ok(OpenDisk { disk: Arc::new(disk), remote: Some(remote) })
+            }
+        };
+        Ok(Self { opener: Arc::new(opener), inline: false })
+    }
+}
+
+fn open_here(path: &Path) -> Result<OpenDisk> {
+    Ok(OpenDisk::from(Arc::new(LocalDisk::open(path)?) as Arc<dyn Disk>))
 }
 
 /// A volume that is open.
@@ -128,24 +170,15 @@ impl fmt::Debug for Volume {
 }
 
 impl Volume {
-    /// Opens the volume of `config` on local directories.
-    ///
-    /// Errors: `Refused` with a sentence for whoever has to put it right.
-    pub async fn open_local(config: &Config, options: VolumeOptions) -> Result<Arc<Self>> {
-        Self::open(config, options, World::local()).await
-    }
-
     /// Opens the volume of `config` in `world`.
     ///
-    /// Errors: as `open_local`.
+    /// Errors: `Refused` with a sentence for whoever has to put it right.
     pub async fn open(config: &Config, options: VolumeOptions, world: World) -> Result<Arc<Self>> {
-        let present = find::disks(config, &options, &world).await?;
+        let (present, remotes) = find::disks(config, &options, &world).await?;
         let limits = &config.limits;
-        let opened = recover::open(present, open_options(limits, options.read_only)).await?;
+        let opened = recover::open(present, open_options(config, options.read_only)).await?;
         let meta = MetaClient::new(opened.log.clone(), opened.log.clone());
-        let peers = Arc::new(LocalPeers::new(opened.disks.clone()));
-        peers.set_epoch(opened.log.epoch());
-        open_stores(&opened, &peers, limits, options.read_only).await;
+        let peers = open_stores(&opened, remotes, limits, options.read_only).await;
 
         let (cpu, metrics) = (computations(limits, &world)?, Metrics::default());
         let members =
@@ -269,7 +302,23 @@ impl Volume {
                 }
             }
         }
+        self.release_disks().await;
         synced.and(closed)
+    }
+
+    /// Gives the disks back to whoever waits for them.
+    async fn release_disks(&self) {
+        let release = self.disks.healthy().into_iter().map(|handle| async move {
+            let disk = Arc::clone(&handle.disk);
+            let released = handle.queue.run(move || {
+                disk.release();
+                Ok(())
+            });
+            if let Err(error) = released.await {
+                tracing::warn!(disk = handle.id.get(), %error, "a disk was not given back");
+            }
+        });
+        join_all(release).await;
     }
 
     /// The path of a disk as configured or, for one that came later, as the member list says.
@@ -281,11 +330,19 @@ impl Volume {
     }
 
     /// Takes a disk into use (again): its shards are believed as far as the metadata names them.
-    async fn admit_disk(&self, handle: Arc<DiskHandle>) -> Result<()> {
+    async fn admit_disk(
+        &self,
+        handle: Arc<DiskHandle>,
+        remote: Option<Arc<dyn Peers>>,
+    ) -> Result<()> {
         let id = handle.id;
-        let store =
-            open_store(self.id, &handle, &self.config.limits, self.options.read_only).await?;
-        self.peers.add_store(id, store);
+        match remote {
+            Some(remote) => self.peers.add_remote(id, remote),
+            None => {
+                let (limits, read_only) = (&self.config.limits, self.options.read_only);
+                self.peers.add_store(id, open_store(self.id, &handle, limits, read_only).await?);
+            }
+        }
         self.disks.admit(handle);
         let members = self.log.members();
         let draining = |member: &Member| member.state == MemberState::Draining;
@@ -344,9 +401,11 @@ fn threads(configured: u32) -> usize {
     }
 }
 
-fn open_options(limits: &Limits, read_only: bool) -> OpenOptions {
+fn open_options(config: &Config, read_only: bool) -> OpenOptions {
+    let limits = &config.limits;
     OpenOptions {
         read_only,
+        shared: !config.peer.is_empty(),
         cache_bytes: bytes(limits.metadata_cache_mib),
         segment_bytes: u64::from(limits.log_segment_mib) * MIB,
         flush_every: Duration::from_millis(limits.log_flush_ms.into()),
@@ -368,23 +427,28 @@ fn data_limits(limits: &Limits) -> DataLimits {
     }
 }
 
-/// Opens the shards of all disks that are there. A disk whose shards cannot be opened goes out of use.
+/// The way to the shards of all disks that are there. A disk whose shards cannot be opened goes out of use.
 async fn open_stores(
     opened: &recover::Opened,
-    peers: &LocalPeers,
+    remotes: Remotes,
     limits: &Limits,
     read_only: bool,
-) {
+) -> Arc<LocalPeers> {
+    let peers = LocalPeers::new(opened.disks.clone());
+    peers.set_epoch(opened.log.epoch());
+    remotes.into_iter().for_each(|(disk, remote)| peers.add_remote(disk, remote));
     let open = |handle: Arc<DiskHandle>| async move {
         let store = open_store(opened.volume, &handle, limits, read_only).await;
         (handle.id, store)
     };
-    for (id, store) in join_all(opened.disks.healthy().into_iter().map(open)).await {
+    let here = opened.disks.healthy().into_iter().filter(|handle| !peers.is_remote(handle.id));
+    for (id, store) in join_all(here.map(open)).await {
         match store {
             Ok(store) => peers.add_store(id, store),
             Err(error) => opened.disks.fail(id, &error),
         }
     }
+    Arc::new(peers)
 }
 
 async fn open_store(

@@ -2,6 +2,7 @@
 
 use super::{out, paths, repair};
 use crate::admin::{AddDisk, NamedDisk, ReplaceDisk, client};
+use crate::config::Place;
 use crate::error::{Error, Result};
 use crate::volume::labels::{DiskLabels, LabelChange};
 use crate::volume::status::{DiskStatus, Job, RepairReport, Status};
@@ -260,6 +261,9 @@ fn named(disk: &str) -> Result<String> {
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
+    if let Place::Node { .. } = Place::of(path) {
+        return Ok(path.to_path_buf());
+    }
     std::path::absolute(path)
         .map_err(|error| Error::from_io(format!("find {}", path.display()), error))
 }

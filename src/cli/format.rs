@@ -2,11 +2,11 @@
 
 use super::{out, paths};
 use crate::class::Class;
-use crate::config::Config;
 use crate::config::labels::Labels;
+use crate::config::{Config, Peer, Place};
 use crate::error::{Error, Result};
 use crate::types::Timestamp;
-use crate::volume::format::{FormatRequest, Formatted, format_volume};
+use crate::volume::format::{FormatRequest, Formatted, format_in};
 use clap::Args;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// Make a volume out of empty directories, each standing for a disk
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  ironfs format media --class 4+2 --disk /srv/d0 --disk /srv/d1 --disk /srv/d2 \\\n      --disk /srv/d3 --disk /srv/d4 --disk /srv/d5\n  ironfs format lab --class replica:2 --disk /a /b --allow-same-device --config ./lab.toml\n  ironfs format far --class 2+1 --disk /a /b /c --label /a,zone=home --label /b,zone=office \\\n      --label /c,zone=attic,tag=smr"
+    after_help = "Examples:\n  ironfs format media --class 4+2 --disk /srv/d0 --disk /srv/d1 --disk /srv/d2 \\\n      --disk /srv/d3 --disk /srv/d4 --disk /srv/d5\n  ironfs format lab --class replica:2 --disk /a /b --allow-same-device --config ./lab.toml\n  ironfs format lab --class 2+1 --disk a:/srv/d b:/srv/d c:/srv/d --identity /etc/ironfs/identity \\\n      --peer a=10.0.0.2:7440 --peer b=10.0.0.3:7440 --peer c=10.0.0.4:7440\n  ironfs format far --class 2+1 --disk /a /b /c --label /a,zone=home --label /b,zone=office \\\n      --label /c,zone=attic,tag=smr"
 )]
 pub(super) struct Format {
     /// Name of the volume: letters, digits, dot, dash and underscore
@@ -22,9 +22,15 @@ pub(super) struct Format {
     /// Redundancy of the root directory: `4+2`, `6+3`, `replica:3`, with `,zstd` for compression
     #[arg(long, default_value = "4+2")]
     class: String,
-    /// Empty directories, one for each disk
+    /// Empty directories, one for each disk; NODE:DIR for one that a node serves
     #[arg(long = "disk", value_name = "DIR", required = true, num_args = 1..)]
     disks: Vec<PathBuf>,
+    /// Where a node is that serves disks, once for each
+    #[arg(long = "peer", value_name = "NODE=HOST:PORT", requires = "identity")]
+    peers: Vec<String>,
+    /// Directory with certificate and key by which nodes know this machine
+    #[arg(long, value_name = "DIR")]
+    identity: Option<PathBuf>,
     /// Where a disk stands, once for each: zone, rack, node and tags
     #[arg(long = "label", value_name = "DIR,zone=Z,rack=R,node=N,tag=T")]
     labels: Vec<String>,
@@ -54,6 +60,12 @@ impl Format {
         let class: Class = self.class.parse()?;
         let path = self.config.clone().unwrap_or_else(|| paths::config_path(&self.name));
         let mut config = Config::new(&self.name, real_directories(&self.disks)?);
+        config.identity = self.identity.as_deref().map(real_directory).transpose()?;
+        for text in &self.peers {
+            let (name, address) = text.split_once('=').unwrap_or((text, ""));
+            let address = address.to_owned();
+            config.peer.insert(name.to_owned(), Peer { address });
+        }
         for text in &self.labels {
             let (directory, labels) = text.split_once(',').unwrap_or((text, ""));
             config.disk.insert(real_directory(Path::new(directory))?, Labels::parse(labels)?);
@@ -105,9 +117,10 @@ pub(super) fn format(
         gid: rustix::process::getegid().as_raw(),
         time: now(),
     };
+    let world = paths::world(&request.config)?;
     // Written before the disks are touched: a place that cannot take it leaves them empty.
     let waiting = write_beside(&request.config, config_path)?;
-    let formatted = paths::block_on(format_volume(request)).inspect_err(|_refused| {
+    let formatted = paths::block_on(format_in(request, &world)).inspect_err(|_refused| {
         drop(std::fs::remove_file(&waiting));
     })?;
     put_in_place(&waiting, config_path)?;
@@ -122,6 +135,9 @@ pub(super) fn real_directories(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 }
 
 fn real_directory(path: &Path) -> Result<PathBuf> {
+    if let Place::Node { .. } = Place::of(path) {
+        return Ok(path.to_path_buf());
+    }
     match path.canonicalize() {
         Ok(real) if real.is_dir() => Ok(real),
         Ok(_) => Err(Error::refused(format!("{} is not a directory", path.display()))),

@@ -4,7 +4,7 @@ use super::{format, out, paths};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::mountd::daemon::refuse_if_served;
-use crate::volume::fsck::{FsckReport, check_volume};
+use crate::volume::fsck::{FsckReport, check_in};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -30,7 +30,7 @@ impl Fsck {
         let config = self.config()?;
         let report = paths::block_on(async {
             refuse_if_served(&config.name, &paths::socket(&config.name)).await?;
-            check_volume(&config, self.read_data, format::now()).await
+            check_in(&config, self.read_data, format::now(), paths::world(&config)?).await
         })?;
         if self.json {
             out::print_json(&report)?;

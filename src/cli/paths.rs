@@ -2,7 +2,9 @@
 
 use crate::config::{CONFIG_DIR, Config};
 use crate::error::{Error, Result};
+use crate::identity;
 use crate::mountd::mount::{Mounted, mounted};
+use crate::volume::World;
 use std::path::{Path, PathBuf};
 
 /// The configuration that `name` means: a path if it looks like one, else `/etc/ironfs/NAME.toml`.
@@ -26,6 +28,12 @@ pub(super) fn read_config(name: &str) -> Result<Config> {
         ))
     })?;
     Config::parse(&text).map_err(|error| error.while_doing(path.display().to_string()))
+}
+
+/// Where the disks of `config` come from: this machine and its nodes.
+pub(super) fn world(config: &Config) -> Result<World> {
+    let identity = config.identity.as_deref().map(identity::load).transpose()?;
+    World::reaching(config, identity.as_ref())
 }
 
 /// Directory of sockets: `/run/ironfs` for root, else below the user's runtime directory.

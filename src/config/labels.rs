@@ -29,6 +29,21 @@ pub struct Labels {
 }
 
 impl Labels {
+    /// Itself where `place` says which node it is: whoever serves a disk knows that better than whoever labels it. What it
+    /// says of rack and zone counts where nothing else is told.
+    #[must_use]
+    pub fn with_place(mut self, place: &Self) -> Self {
+        if !place.node.is_empty() {
+            self.node.clone_from(&place.node);
+        }
+        for (own, told) in [(&mut self.rack, &place.rack), (&mut self.zone, &place.zone)] {
+            if own.is_empty() {
+                own.clone_from(told);
+            }
+        }
+        self
+    }
+
     /// Whether nothing is told.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

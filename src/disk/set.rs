@@ -8,6 +8,7 @@ use crate::lane::drop_apart;
 use crate::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::types::DiskId;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use tokio::sync::watch;
 
 #[cfg(test)]
@@ -55,6 +56,8 @@ pub struct DiskStatus {
 pub struct DiskSet {
     slots: RwLock<BTreeMap<DiskId, Slot>>,
     changes: watch::Sender<u64>,
+    /// How it was noticed that another mount has taken the disks.
+    superseded: OnceLock<String>,
 }
 
 #[derive(Debug, Default)]
@@ -101,7 +104,8 @@ impl DiskSet {
             (id, Slot { label, handle, reason, ..Slot::default() })
         };
         let slots = disks.into_iter().map(slot).collect();
-        Self { slots: RwLock::new(slots), changes: watch::channel(0).0 }
+        let (slots, changes) = (RwLock::new(slots), watch::channel(0).0);
+        Self { slots, changes, superseded: OnceLock::new() }
     }
 
     /// The disk, if it is in use.
@@ -212,13 +216,29 @@ impl DiskSet {
                     slot.errors += 1;
                 }
             }
+            ErrorKind::Superseded => self.note_superseded(error),
             ErrorKind::Posix(_) | ErrorKind::Fenced | ErrorKind::Refused | ErrorKind::Internal => {}
         }
         self.get(disk).is_none()
     }
 
+    /// Whether another mount has taken the disks, and how that was noticed: nothing may be changed any more.
+    pub fn superseded(&self) -> Option<&str> {
+        self.superseded.get().map(String::as_str)
+    }
+
+    fn note_superseded(&self, error: &Error) {
+        if self.superseded.set(error.to_string()).is_ok() {
+            tracing::error!(%error, "another mount has taken the volume: unmount this one");
+            self.changed();
+        }
+    }
+
     /// Takes a disk out of use at once, because of `error`. Idempotent.
     pub fn fail(&self, disk: DiskId, error: &Error) {
+        if error.kind() == ErrorKind::Superseded {
+            self.note_superseded(error);
+        }
         let taken = {
             let mut slots = self.write();
             let Some(slot) = slots.get_mut(&disk) else { return };

@@ -36,6 +36,7 @@ pub fn apply(txn: &mut Txn<'_>, command: &Command) -> Result<Reply> {
             ErrorKind::Posix(posix) => Ok(Err(posix)),
             ErrorKind::Unavailable
             | ErrorKind::Fenced
+            | ErrorKind::Superseded
             | ErrorKind::Corrupt
             | ErrorKind::Refused
             | ErrorKind::Internal => Err(error),

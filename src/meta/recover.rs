@@ -6,6 +6,7 @@
 //! in here leaves either the old epoch as it was, or the new one complete.
 
 use crate::class::Class;
+use crate::config::labels::Labels;
 use crate::disk::mirror::OnDead;
 use crate::disk::queue::DiskQueue;
 use crate::disk::set::{DiskHandle, DiskSet};
@@ -46,6 +47,8 @@ pub struct PresentDisk {
     pub queue: DiskQueue,
     /// What it says about itself.
     pub superblock: Superblock,
+    /// Its device now, if it tells.
+    pub device: Option<u64>,
 }
 
 /// How a volume's metadata is opened.
@@ -53,6 +56,9 @@ pub struct PresentDisk {
 pub struct OpenOptions {
     /// Replay in memory and write nothing anywhere.
     pub read_only: bool,
+    /// Disks may be reached from several machines: only who reaches more than half of them may change anything, so that no
+    /// two mounts do.
+    pub shared: bool,
     /// Bound of redb's cache.
     pub cache_bytes: usize,
     /// Size of a log file.
@@ -107,6 +113,7 @@ impl Default for OpenOptions {
     fn default() -> Self {
         Self {
             read_only: false,
+            shared: false,
             cache_bytes: 128 << 20,
             segment_bytes: crate::meta::log::SEGMENT_BYTES,
             buffer_bytes: crate::meta::log::BUFFER_BYTES,
@@ -138,6 +145,8 @@ pub async fn open(present: Vec<PresentDisk>, options: OpenOptions) -> Result<Ope
             paths.join(", ")
         )));
     }
+    check_majority(&found.list, &present, options)?;
+    let places = present.iter().map(Standing::of).collect::<Vec<_>>();
     let queue = match present.iter().any(|disk| disk.queue.is_inline()) {
         true => DiskQueue::inline(),
         false => DiskQueue::threads("meta", 1, QUEUE_DEPTH)?,
@@ -168,7 +177,7 @@ pub async fn open(present: Vec<PresentDisk>, options: OpenOptions) -> Result<Ope
     }));
     let mut incarnation = log.view()?.totals()?.incarnation;
     if !options.read_only {
-        log.begin(next_list(&found.list, &disks), dedup(preferred), survey.base).await?;
+        log.begin(next_list(&found.list, &disks, &places), dedup(preferred), survey.base).await?;
         incarnation = Incarnation(incarnation.get() + 1);
         let (replies, _end) = log.propose(vec![Command::StartMount { incarnation }]).await?;
         replies.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -355,7 +364,7 @@ fn disk_set(list: &MemberList, present: Vec<PresentDisk>) -> Arc<DiskSet> {
     let mut handles: Vec<_> = present
         .into_iter()
         .map(|disk| {
-            let PresentDisk { disk, queue, superblock } = disk;
+            let PresentDisk { disk, queue, superblock, .. } = disk;
             Arc::new(DiskHandle { id: superblock.disk, disk, queue })
         })
         .collect();
@@ -366,8 +375,37 @@ fn disk_set(list: &MemberList, present: Vec<PresentDisk>) -> Arc<DiskSet> {
     Arc::new(DiskSet::new(list.disks.iter().map(slot).collect()))
 }
 
+/// A mount of disks that another machine may reach too needs more than half of them.
+fn check_majority(list: &MemberList, present: &[PresentDisk], options: OpenOptions) -> Result<()> {
+    let here = |member: &&Member| present.iter().any(|disk| disk.superblock.disk == member.disk);
+    let expected = || list.disks.iter().filter(|member| member.state.is_expected());
+    let (here, all) = (expected().filter(here).count(), expected().count());
+    if options.read_only || !options.shared || 2 * here > all {
+        return Ok(());
+    }
+    Err(Error::refused(format!(
+        "{here} of {all} disks answer: more than half must, or another machine could mount the volume at the same time. \
+         Start the other nodes, or mount read-only"
+    )))
+}
+
+/// Where a disk was found.
+#[derive(Clone, Debug)]
+struct Standing {
+    disk: DiskId,
+    device: Option<u64>,
+    labels: Labels,
+}
+
+impl Standing {
+    fn of(present: &PresentDisk) -> Self {
+        let (disk, device) = (present.superblock.disk, present.device);
+        Self { disk, device, labels: present.disk.labels() }
+    }
+}
+
 /// The list for this mount: who is there is healthy, who is not is down.
-fn next_list(list: &MemberList, disks: &DiskSet) -> MemberList {
+fn next_list(list: &MemberList, disks: &DiskSet, places: &[Standing]) -> MemberList {
     let mut next = list.clone();
     for member in next.disks.iter_mut().filter(|member| member.state != MemberState::Removed) {
         let handle = disks.get(member.disk);
@@ -379,6 +417,10 @@ fn next_list(list: &MemberList, disks: &DiskSet) -> MemberList {
         };
         if let Some(handle) = handle {
             member.path = handle.disk.label();
+        }
+        if let Some(place) = places.iter().find(|place| place.disk == member.disk) {
+            member.device = place.device.unwrap_or(member.device);
+            member.labels = std::mem::take(&mut member.labels).with_place(&place.labels);
         }
     }
     next

@@ -69,6 +69,15 @@ impl JobTimes {
         result
     }
 
+    /// Waits for a job that runs elsewhere and records how long it took.
+    pub async fn follow<T>(&self, job: impl Future<Output = T>) -> T {
+        let start = Instant::now();
+        let result = job.await;
+        let end = Instant::now();
+        self.record(end.duration_since(start), end);
+        result
+    }
+
     /// All of them.
     pub fn all(&self) -> &Durations {
         &self.all

@@ -32,8 +32,17 @@ impl RepairResult {
 }
 
 /// What kept shards from being restored: few words, whatever the error says.
-const CAUSES: [&str; 8] =
-    ["unavailable", "corrupt", "no_space", "not_found", "fenced", "refused", "internal", "other"];
+const CAUSES: [&str; 9] = [
+    "unavailable",
+    "corrupt",
+    "no_space",
+    "not_found",
+    "fenced",
+    "refused",
+    "internal",
+    "superseded",
+    "other",
+];
 
 /// Which of `CAUSES` an error is.
 const fn cause(kind: ErrorKind) -> usize {
@@ -45,7 +54,8 @@ const fn cause(kind: ErrorKind) -> usize {
         ErrorKind::Fenced => 4,
         ErrorKind::Refused => 5,
         ErrorKind::Internal => 6,
-        ErrorKind::Posix(_) => 7,
+        ErrorKind::Superseded => 7,
+        ErrorKind::Posix(_) => 8,
     }
 }
 
@@ -100,6 +110,7 @@ mod tests {
         let check = |kind, word| assert_eq!(CAUSES[cause(kind)], word, "{kind:?}");
         check(ErrorKind::Unavailable, "unavailable");
         check(ErrorKind::Fenced, "fenced");
+        check(ErrorKind::Superseded, "superseded");
         check(ErrorKind::Corrupt, "corrupt");
         check(ErrorKind::Refused, "refused");
         check(ErrorKind::Internal, "internal");

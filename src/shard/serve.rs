@@ -38,9 +38,12 @@ pub fn serve(store: &ShardStore, operation: Operation) -> Result<Response> {
 const FETCH_HERE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Carries out an operation that blocks on nothing; `None` if it may block, or does not succeed.
-fn serve_now(store: &ShardStore, request: &Request) -> Option<Response> {
-    let (Operation::Fetch(key, ranges), Priority::Sync | Priority::Read) =
-        (&request.operation, request.priority)
+pub fn serve_now(
+    store: &ShardStore,
+    operation: &Operation,
+    priority: Priority,
+) -> Option<Response> {
+    let (Operation::Fetch(key, ranges), Priority::Sync | Priority::Read) = (operation, priority)
     else {
         return None;
     };
@@ -52,7 +55,7 @@ fn serve_now(store: &ShardStore, request: &Request) -> Option<Response> {
 }
 
 /// Whether an operation changes what is stored: such a one must not come from an old member list.
-const fn changes(operation: &Operation) -> bool {
+pub const fn changes(operation: &Operation) -> bool {
     match operation {
         Operation::Begin(_)
         | Operation::Append(..)
@@ -73,19 +76,38 @@ const fn changes(operation: &Operation) -> bool {
 pub struct LocalPeers {
     disks: Arc<DiskSet>,
     stores: RwLock<BTreeMap<DiskId, Arc<ShardStore>>>,
+    /// Where requests for disks of other processes go.
+    remotes: RwLock<BTreeMap<DiskId, Arc<dyn Peers>>>,
     epoch: AtomicU64,
 }
 
 impl LocalPeers {
     /// Serves the stores that are added later, on the queues of `disks`.
     pub fn new(disks: Arc<DiskSet>) -> Self {
-        Self { disks, stores: RwLock::default(), epoch: AtomicU64::new(0) }
+        let (stores, remotes) = (RwLock::default(), RwLock::default());
+        Self { disks, stores, remotes, epoch: AtomicU64::new(0) }
     }
 
     /// Serves `store` as `disk` from now on, in place of an earlier one.
     pub fn add_store(&self, disk: DiskId, store: Arc<ShardStore>) {
         let mut stores = self.stores.write().unwrap_or_else(PoisonError::into_inner);
         stores.insert(disk, store);
+    }
+
+    /// Hands requests for `disk` to `peers` from now on: another process serves it.
+    pub fn add_remote(&self, disk: DiskId, peers: Arc<dyn Peers>) {
+        let mut remotes = self.remotes.write().unwrap_or_else(PoisonError::into_inner);
+        remotes.insert(disk, peers);
+    }
+
+    /// Whether another process serves `disk`.
+    pub fn is_remote(&self, disk: DiskId) -> bool {
+        self.remote(disk).is_some()
+    }
+
+    fn remote(&self, disk: DiskId) -> Option<Arc<dyn Peers>> {
+        let remotes = self.remotes.read().unwrap_or_else(PoisonError::into_inner);
+        remotes.get(&disk).cloned()
     }
 
     /// Serves nothing as `disk` any more. Whoever drops the store lets go of its files and its lock.
@@ -112,11 +134,18 @@ impl LocalPeers {
         }
         let down = || Error::unavailable(format!("disk {disk} is down"));
         let handle = self.disks.get(disk).ok_or_else(down)?;
+        if let Some(remote) = self.remote(disk) {
+            let result = handle.queue.times().follow(remote.call(NodeId::default(), request)).await;
+            if let Err(error) = &result {
+                self.disks.report(disk, error);
+            }
+            return result;
+        }
         let store = {
             let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
             stores.get(&disk).cloned().ok_or_else(down)?
         };
-        if let Some(response) = serve_now(&store, &request) {
+        if let Some(response) = serve_now(&store, &request.operation, request.priority) {
             return Ok(response);
         }
         let work = move || serve(&store, request.operation);

@@ -232,6 +232,12 @@ impl ShardStore {
         Ok(())
     }
 
+    /// Forgets all shards that were begun and not sealed: whoever began them has gone.
+    pub fn abort_all(&self) -> Result<()> {
+        let keys: Vec<ShardKey> = locked(&self.unsealed).keys().copied().collect();
+        keys.into_iter().try_for_each(|key| self.abort(key))
+    }
+
     fn unsealed(&self, key: ShardKey) -> Result<Arc<Mutex<Unsealed>>> {
         locked(&self.unsealed).get(&key).cloned().ok_or_else(|| {
             Error::internal(format!("disk {}: {} was not begun", self.id, name_of(key)))

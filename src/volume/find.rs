@@ -2,12 +2,12 @@
 //! recovery.
 
 use super::prober::disk_queue;
-use super::{Volume, VolumeOptions, World};
+use super::{OpenDisk, Volume, VolumeOptions, World};
 use crate::config::Config;
-use crate::disk::Disk;
 use crate::disk::superblock::{self, MemberList, MemberState, Superblock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::recover::PresentDisk;
+use crate::net::Peers;
 use crate::types::DiskId;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,17 +17,22 @@ use tokio::time::Instant;
 
 /// Pause between looks at disks that are not there yet.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How long an old server may take to let go of a disk.
+/// How long an old server may take to let go of a disk ...
 const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// ... and how long until a node takes the mount before for gone: its lease, and somewhat.
+const LEASE_WAIT: Duration = Duration::from_secs(15);
 /// Pause between attempts to lock a disk: an old server is often just about to end.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A disk that was found.
 struct Found {
     path: PathBuf,
-    disk: Arc<dyn Disk>,
+    open: OpenDisk,
     superblock: Superblock,
 }
+
+/// Where requests for the shards of disks go that other processes serve.
+pub(super) type Remotes = Vec<(DiskId, Arc<dyn Peers>)>;
 
 /// The disks of `config` that are there, locked, and those that came into the volume later. Waits for those that are
 /// late. One that has left the volume is not among them.
@@ -37,7 +42,7 @@ pub(super) async fn disks(
     config: &Config,
     options: &VolumeOptions,
     world: &World,
-) -> Result<Vec<PresentDisk>> {
+) -> Result<(Vec<PresentDisk>, Remotes)> {
     let deadline = Instant::now() + Duration::from_secs(u64::from(config.limits.disk_wait_s));
     let mut found: Vec<Found> = Vec::new();
     loop {
@@ -46,8 +51,8 @@ pub(super) async fn disks(
             let configured = config.disks.contains(&path);
             let looked = look(&path, world);
             match if configured { looked? } else { looked.unwrap_or_default() } {
-                Some((disk, superblock)) if configured || fits(&found, &superblock) => {
-                    found.push(Found { path, disk, superblock });
+                Some((open, superblock)) if configured || fits(&found, &superblock) => {
+                    found.push(Found { path, open, superblock });
                 }
                 Some(_) | None => late.push(path),
             }
@@ -69,13 +74,15 @@ pub(super) async fn disks(
     check(config, &found)?;
     let members = newest(&found).cloned().unwrap_or_default();
     found.retain(|disk| !has_left(&members, disk.superblock.disk));
-    let mut present = Vec::with_capacity(found.len());
-    for disk in found {
-        lock(&*disk.disk, options).await?;
-        let queue = disk_queue(&config.limits, disk.superblock.disk, world.inline)?;
-        present.push(PresentDisk { disk: disk.disk, queue, superblock: disk.superblock });
+    let (mut present, mut remotes) = (Vec::with_capacity(found.len()), Vec::new());
+    for Found { open, superblock, .. } in found {
+        lock(&open, options).await?;
+        let queue = disk_queue(&config.limits, superblock.disk, world.inline)?;
+        remotes.extend(open.remote.map(|remote| (superblock.disk, remote)));
+        let device = open.disk.identity().ok().map(|identity| identity.device);
+        present.push(PresentDisk { disk: open.disk, queue, superblock, device });
     }
-    Ok(present)
+    Ok((present, remotes))
 }
 
 /// The member list of the newest superblock.
@@ -119,16 +126,17 @@ fn places(config: &Config, found: &[Found]) -> Vec<PathBuf> {
 }
 
 /// Opens one directory. `None` if it is not there, or empty: the disk may be mounted late.
-fn look(path: &Path, world: &World) -> Result<Option<(Arc<dyn Disk>, Superblock)>> {
-    let read = (world.opener)(path).and_then(|disk| Ok((superblock::read(&*disk)?, disk)));
+fn look(path: &Path, world: &World) -> Result<Option<(OpenDisk, Superblock)>> {
+    let read = (world.opener)(path).and_then(|open| Ok((superblock::read(&*open.disk)?, open)));
     match read {
-        Ok((Some(superblock), disk)) => Ok(Some((disk, superblock))),
-        Ok((None, _disk)) => Ok(None),
+        Ok((Some(superblock), open)) => Ok(Some((open, superblock))),
+        Ok((None, _open)) => Ok(None),
         Err(error) => match error.kind() {
             ErrorKind::Refused => Err(error),
             ErrorKind::Posix(_)
             | ErrorKind::Unavailable
             | ErrorKind::Fenced
+            | ErrorKind::Superseded
             | ErrorKind::Corrupt
             | ErrorKind::Internal => {
                 tracing::warn!("{}: {error}", path.display());
@@ -174,10 +182,11 @@ fn check(config: &Config, found: &[Found]) -> Result<()> {
 }
 
 /// Takes the lock of a disk; one that is just being unmounted is waited for.
-pub(super) async fn lock(disk: &dyn Disk, options: &VolumeOptions) -> Result<()> {
-    let deadline = Instant::now() + LOCK_WAIT;
+pub(super) async fn lock(open: &OpenDisk, options: &VolumeOptions) -> Result<()> {
+    let patience = if open.remote.is_some() { LEASE_WAIT } else { LOCK_WAIT };
+    let deadline = Instant::now() + patience;
     loop {
-        match disk.lock(&options.holder) {
+        match open.disk.lock(&options.holder) {
             Err(error) if error.kind() == ErrorKind::Refused && Instant::now() < deadline => {
                 tokio::time::sleep(LOCK_PAUSE).await;
             }

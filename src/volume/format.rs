@@ -1,8 +1,8 @@
 //! Makes a volume out of empty directories.
 
-use super::World;
 use super::prober::disk_queue;
 use super::report::survives;
+use super::{OpenDisk, World};
 use crate::class::Class;
 use crate::config::Config;
 use crate::config::labels::Labels;
@@ -42,16 +42,9 @@ pub struct Formatted {
     pub survives: String,
 }
 
-/// Makes a volume on local directories.
-///
-/// Errors: `Refused` with a sentence, and nothing is changed.
-pub async fn format_volume(request: FormatRequest) -> Result<Formatted> {
-    format_in(request, &World::local()).await
-}
-
 /// Makes a volume in `world`.
 ///
-/// Errors: as `format_volume`.
+/// Errors: `Refused` with a sentence, and nothing is changed.
 pub async fn format_in(request: FormatRequest, world: &World) -> Result<Formatted> {
     let FormatRequest { config, class, .. } = &request;
     crate::config::validate_name(&config.name)?;
@@ -64,15 +57,16 @@ pub async fn format_in(request: FormatRequest, world: &World) -> Result<Formatte
             n - count
         )));
     }
-    let labels = check_labels(config, class)?;
     let mut disks: Vec<Arc<dyn Disk>> = Vec::with_capacity(count);
     for path in &config.disks {
-        disks.push(open_empty(path, world)?);
+        disks.push(open_empty(path, world)?.disk);
     }
+    let labels = check_labels(config, class, &disks)?;
     let shared = check_places(&disks, request.allow_same_device)?;
     for disk in &disks {
         disk.lock("ironfs format")?;
     }
+    let held = disks.clone();
     let mut id = [0; 16];
     getrandom::fill(&mut id)
         .map_err(|error| Error::internal(format!("draw the identity of the volume: {error}")))?;
@@ -88,7 +82,9 @@ pub async fn format_in(request: FormatRequest, world: &World) -> Result<Formatte
         gid: request.gid,
         time: request.time,
     };
-    recover::format(with_queues, new).await?;
+    let made = recover::format(with_queues, new).await;
+    held.iter().for_each(|disk| disk.release());
+    made?;
     Ok(Formatted {
         volume: VolumeId(id),
         survives: survives(class.scheme.m(), shared),
@@ -97,8 +93,10 @@ pub async fn format_in(request: FormatRequest, world: &World) -> Result<Formatte
 }
 
 /// The labels of the disks, by which `class` must find enough of them.
-fn check_labels(config: &Config, class: &Class) -> Result<Vec<Labels>> {
-    let labels = config.disks.iter().map(|path| config.labels(path)).collect::<Result<Vec<_>>>()?;
+fn check_labels(config: &Config, class: &Class, disks: &[Arc<dyn Disk>]) -> Result<Vec<Labels>> {
+    let places = config.disks.iter().zip(disks);
+    let labels = places.map(|(path, disk)| Ok(config.labels(path)?.with_place(&disk.labels())));
+    let labels = labels.collect::<Result<Vec<_>>>()?;
     let candidate = |(disk, labels): (DiskId, &Labels)| Candidate {
         disk,
         weight: 1,
@@ -117,9 +115,10 @@ fn check_labels(config: &Config, class: &Class) -> Result<Vec<Labels>> {
 }
 
 /// Opens a directory that must be empty.
-pub(super) fn open_empty(path: &Path, world: &World) -> Result<Arc<dyn Disk>> {
-    let disk = (world.opener)(path)?;
-    if let Some(superblock) = crate::disk::superblock::read(&*disk)? {
+pub(super) fn open_empty(path: &Path, world: &World) -> Result<OpenDisk> {
+    let open = (world.opener)(path)?;
+    let disk = &open.disk;
+    if let Some(superblock) = crate::disk::superblock::read(&**disk)? {
         return Err(Error::refused(format!(
             "{} is disk {} of volume {} already: choose an empty directory",
             path.display(),
@@ -135,7 +134,7 @@ pub(super) fn open_empty(path: &Path, world: &World) -> Result<Arc<dyn Disk>> {
             entry.name
         )));
     }
-    Ok(disk)
+    Ok(open)
 }
 
 /// No two paths may lead to one directory, nor (unless allowed) to one device. Answers whether devices are shared.

@@ -50,16 +50,9 @@ impl FsckReport {
     }
 }
 
-/// Checks the volume of `config`, which must not be mounted; with `read_data` every byte of every shard.
+/// Checks the volume of `config`, which must not be mounted, in `world`; with `read_data` every byte of every shard.
 ///
 /// Errors: as opening it read-only.
-pub async fn check_volume(config: &Config, read_data: bool, time: Timestamp) -> Result<FsckReport> {
-    check_in(config, read_data, time, World::local()).await
-}
-
-/// Checks the volume of `config` in `world`.
-///
-/// Errors: as `check_volume`.
 pub async fn check_in(
     config: &Config,
     read_data: bool,

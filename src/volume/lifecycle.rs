@@ -148,7 +148,8 @@ impl Volume {
         allow_same_device: bool,
     ) -> Result<DiskId> {
         let members = self.log.members();
-        let disk = format::open_empty(new, &self.world)?;
+        let open = format::open_empty(new, &self.world)?;
+        let disk = Arc::clone(&open.disk);
         let identity = disk.identity()?;
         let sharing = members.disks.iter().find(|member| {
             let used = member.state != MemberState::Removed && Some(member.disk) != leaving;
@@ -162,7 +163,7 @@ impl Volume {
                 member.path
             )));
         }
-        find::lock(&*disk, &self.options).await?;
+        find::lock(&open, &self.options).await?;
         let space = disk.space()?;
         let id = members.disks.iter().map(|member| member.disk.0).max().map_or(1, |id| id + 1);
         let id = DiskId(id);
@@ -174,13 +175,13 @@ impl Volume {
             path: new.display().to_string(),
             labels: match leaving.and_then(|disk| members.member(disk)) {
                 Some(member) => member.labels.clone(),
-                None => self.config.labels(new)?,
+                None => self.config.labels(new)?.with_place(&disk.labels()),
             },
         };
         let queue = disk_queue(&self.config.limits, id, self.world.inline)?;
         let handle = Arc::new(DiskHandle { id, disk, queue });
         self.log.add_disk(handle.clone(), member).await?;
-        self.admit_disk(handle).await?;
+        self.admit_disk(handle, open.remote).await?;
         Ok(id)
     }
 

@@ -2,13 +2,14 @@
 //! stored; `DiskSet` is told.
 
 use super::{Volume, open_store};
+use crate::disk::Disk;
 use crate::disk::queue::DiskQueue;
 use crate::disk::set::{DiskHandle, DiskState, DiskStatus};
 use crate::disk::superblock::{self, MemberState};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::shard::store;
 use crate::sync::{Arc, MutexGuard, PoisonError};
-use crate::types::DiskId;
+use crate::types::{DiskId, Epoch};
 use futures_util::future::join_all;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -106,6 +107,10 @@ impl Volume {
     /// The shards of a disk in use were taken away: begins with what is left, which is to be repaired.
     async fn reopen_store(&self, handle: &DiskHandle) {
         let id = handle.id;
+        if self.peers.is_remote(id) {
+            // Its node notices by itself, and the disk comes back.
+            return;
+        }
         tracing::error!(disk = id.get(), "the shards of a disk are gone; they will be repaired");
         let before = self.peers.remove_store(id);
         let closed = handle.queue.run(move || {
@@ -129,13 +134,14 @@ impl Volume {
         let path = self.disk_path(id)?;
         let opener = Arc::clone(&self.world.opener);
         let (volume, holder) = (self.id, self.options.holder.clone());
-        let queue = self.limits_queue(id)?;
-        let disk = queue
+        let (queue, epoch) = (self.limits_queue(id)?, self.log.epoch());
+        let open = queue
             .run(move || {
                 // What served it before still holds its lock. Closing its files may hang, as all that follows.
                 drop(before);
-                let disk = opener(&path)?;
-                let superblock = superblock::read(&*disk)?
+                let open = opener(&path)?;
+                let disk = &open.disk;
+                let superblock = superblock::read(&**disk)?
                     .ok_or_else(|| Error::refused(format!("{} is empty", disk.label())))?;
                 if superblock.volume != volume || superblock.disk != id {
                     return Err(Error::refused(format!(
@@ -146,16 +152,35 @@ impl Volume {
                     )));
                 }
                 disk.lock(&holder)?;
-                Ok(disk)
+                check_newer(&**disk, epoch)?;
+                Ok(open)
             })
-            .await?;
-        let handle = Arc::new(DiskHandle { id, disk, queue });
-        self.admit_disk(handle).await
+            .await
+            .inspect_err(|error| {
+                if error.kind() == ErrorKind::Superseded {
+                    self.disks.report(id, error);
+                }
+            })?;
+        let handle = Arc::new(DiskHandle { id, disk: open.disk, queue });
+        self.admit_disk(handle, open.remote).await
     }
 
     /// A queue for the jobs of disk `id`: threads of its own, or none for simulated disks.
     pub(super) fn limits_queue(&self, id: DiskId) -> Result<DiskQueue> {
         disk_queue(&self.config.limits, id, self.world.inline)
+    }
+}
+
+/// A disk with a newer member list than the one that this mount has put in force was used by another mount meanwhile.
+fn check_newer(disk: &dyn Disk, epoch: Epoch) -> Result<()> {
+    let found = superblock::read(disk)?.map(|superblock| superblock.members.epoch);
+    match found.filter(|found| *found > epoch) {
+        None => Ok(()),
+        Some(found) => {
+            let label = disk.label();
+            let context = format!("{label} is at epoch {found}, this mount at {epoch}");
+            Err(Error::new(ErrorKind::Superseded, context))
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! its own process can be shown a medium that loses what was not synced, tears writes, answers EIO, fills up, or is slow.
 //! Nothing is kept by the kernel: every call arrives.
 
+use crate::real::wait;
 use crate::sim::disk::SimMachine;
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
@@ -13,7 +14,7 @@ use ironfs::disk::{Disk, DiskFile, OpenMode};
 use ironfs::error::{Error, ErrorKind, Posix, Result};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
@@ -27,7 +28,7 @@ const MAX_WRITE: u32 = 1 << 20;
 /// The disks of a machine, each mounted on a directory until this is dropped.
 pub(crate) struct Medium {
     disks: Vec<Arc<Faulty>>,
-    sessions: Vec<BackgroundSession>,
+    sessions: Vec<(PathBuf, BackgroundSession)>,
 }
 
 impl Medium {
@@ -41,7 +42,8 @@ impl Medium {
             let mut config = Config::default();
             config.n_threads = Some(2);
             let view = View(Arc::clone(&faulty));
-            sessions.push(fuser::spawn_mount(view, directory, &config).unwrap());
+            let session = fuser::spawn_mount(view, directory, &config).unwrap();
+            sessions.push((directory.as_ref().to_path_buf(), session));
             disks.push(faulty);
         }
         Self { disks, sessions }
@@ -60,9 +62,15 @@ impl Medium {
         self.disks[disk].delay_us.store(micros, Ordering::Relaxed);
     }
 
+    /// Ends it. Whoever used the directories may be about to end, and children of other tests may hold copies of
+    /// descriptors for a moment.
     pub(crate) fn unmount(self) {
-        for session in self.sessions {
-            session.umount_and_join().unwrap();
+        for (directory, session) in self.sessions {
+            wait("the medium is unmounted", || {
+                let flags = rustix::mount::UnmountFlags::empty();
+                rustix::mount::unmount(&directory, flags).is_ok()
+            });
+            session.join().unwrap();
         }
     }
 }
@@ -193,6 +201,7 @@ fn errno(error: &Error) -> Errno {
         | ErrorKind::Unavailable
         | ErrorKind::Corrupt
         | ErrorKind::Fenced
+        | ErrorKind::Superseded
         | ErrorKind::Refused
         | ErrorKind::Internal => Errno::EIO,
     }

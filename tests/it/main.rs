@@ -13,6 +13,7 @@
 
 mod away;
 mod cli;
+mod cluster;
 mod compare;
 mod corrupt;
 mod crash;

@@ -3,13 +3,13 @@
 
 use crate::sim::disk::{Image, SimMachine};
 use ironfs::config::{Config, Limits};
-use ironfs::disk::Disk;
+
 use ironfs::error::{Error, Result};
 use ironfs::fs::{AtimeMode, Clock};
 use ironfs::types::Timestamp;
 use ironfs::volume::format::{FormatRequest, format_in};
 use ironfs::volume::fsck::{FsckReport, check_in};
-use ironfs::volume::{Volume, VolumeOptions, World};
+use ironfs::volume::{OpenDisk, Volume, VolumeOptions, World};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -62,12 +62,12 @@ impl Rig {
 
     fn world(&self) -> World {
         let machine = self.machine.clone();
-        let opener = move |path: &Path| -> Result<Arc<dyn Disk>> {
+        let opener = move |path: &Path| -> Result<OpenDisk> {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let index = name.strip_prefix('d').and_then(|digits| digits.parse().ok());
             let index =
                 index.ok_or_else(|| Error::internal("a simulated disk has another name"))?;
-            Ok(machine.disk(index))
+            Ok(OpenDisk::from(machine.disk(index)))
         };
         World { opener: Arc::new(opener), inline: true }
     }

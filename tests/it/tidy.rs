@@ -76,8 +76,11 @@ const MAY_IMPORT: &[Row] = &[
     // Threads for blocking work, one kind for disks and computations.
     row("lane", OPEN, &[]),
     row("disk", OPEN, &["lane"]),
-    // Peers answer the space of a disk as the disk tells it.
+    // Peers answer the space of a disk as the disk tells it; a disk may be at a peer.
     row("net", OPEN, &["disk!"]),
+    // The files of an identity, for all who connect.
+    row("identity", OPEN, &["net"]),
+    row("process", OPEN, &[]),
     row("cpu", OPEN, &["lane"]),
     row("metrics", OPEN, &[]),
     // How loaded the foreground is: measured in fs, heeded by workers.
@@ -119,15 +122,19 @@ const MAY_IMPORT: &[Row] = &[
     row(
         "mountd",
         OPEN,
-        &["disk", "net", "cpu", "meta", "shard", "stripe", "fs", "worker", "volume", "admin"],
+        &[
+            "disk", "net", "cpu", "meta", "shard", "stripe", "fs", "worker", "volume", "admin",
+            "identity", "process",
+        ],
     ),
+    row("shardd", OPEN, &["disk", "net", "shard", "identity", "process"]),
     // Starts the daemons, and asks the kernel's mount table.
     row(
         "cli",
         OPEN,
         &[
             "disk", "net", "cpu", "meta", "shard", "stripe", "fs", "worker", "volume", "admin",
-            "mountd",
+            "mountd", "shardd", "identity",
         ],
     ),
 ];
@@ -156,12 +163,18 @@ const DOORS: &[(&str, &[&str])] = &[
     ("toml", &["config"]),
     ("prometheus", &["metrics"]),
     ("serde_json", &["admin", "cli", "volume/repair_log"]),
-    ("getrandom", &["volume/format"]),
+    ("getrandom", &["volume", "cli/ca"]),
+    ("quinn", &["net/quic", "net/tls"]),
+    ("rustls", &["net/quic", "net/tls"]),
+    ("x509_parser", &["net/tls"]),
+    ("rcgen", &["net/authority"]),
+    ("time", &["net/authority"]),
+    ("socket2", &["net/quic"]),
     ("libc", &["cli", "mountd"]),
     // System calls; below the edge only disks and threads make them.
-    ("rustix", &["disk/local", "lane", "cli", "mountd"]),
+    ("rustix", &["disk/local", "lane", "cli", "mountd", "process"]),
     // The admin socket is a file too.
-    ("std::fs", &["disk/local", "admin", "cli", "mountd", "shardd"]),
+    ("std::fs", &["disk/local", "admin", "cli", "mountd", "shardd", "identity"]),
     ("std::env", &["cli", "mountd", "shardd"]),
     ("tokio::signal", &["mountd", "shardd"]),
     ("shuttle", &["sync"]),
@@ -208,7 +221,12 @@ fn rust_files(folders: &[&str]) -> Vec<Source> {
             let text = fs::read_to_string(&path).unwrap();
             let path = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
             let module = path.strip_prefix("src/").unwrap_or(&path).trim_end_matches(".rs");
-            let module = module.trim_end_matches("/mountd").to_owned();
+            let module = match module {
+                "mountd/mountd" => "mountd",
+                "shardd/shardd" => "shardd",
+                other => other,
+            };
+            let module = module.to_owned();
             let test = module.split('/').any(|part| part == "tests" || part == "testing");
             Source { path, module, text, test }
         })

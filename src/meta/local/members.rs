@@ -36,13 +36,22 @@ impl Shared {
     pub(super) fn lose(&self, side: &mut Side, disk: DiskId, error: &Error) {
         tracing::warn!(disk = disk.get(), %error, "a disk has left the metadata log");
         self.disks.report(disk, error);
+        self.stop_if_superseded();
         side.log.remove(disk);
         side.failed.insert(disk);
         side.avoid.insert(disk, Instant::now() + AVOID);
     }
 
+    fn stop_if_superseded(&self) {
+        if let Some(how) = self.disks.superseded() {
+            self.stop(&format!("another mount has taken the volume ({how}): unmount this one"));
+        }
+    }
+
     /// Drops log disks that are down, or whose copy of the state died.
     pub(super) async fn drop_lost(&self, side: &mut Side) -> Result<()> {
+        self.stop_if_superseded();
+        self.check_running()?;
         let dead = self.deaths.take();
         for disk in side.log.disks() {
             if self.disks.get(disk).is_none() {
@@ -156,9 +165,9 @@ impl Shared {
     /// Puts `list` in force as the next epoch, with the log disks of `side`. Disks that fail meanwhile are left out;
     /// until it is in force the number stays, so that no two lists in force have the same.
     pub(super) async fn change(&self, side: &mut Side, mut list: MemberList) -> Result<()> {
-        let (epoch, log) = {
+        let (epoch, log, needed) = {
             let current = self.members.borrow();
-            (current.epoch, current.log.clone())
+            (current.epoch, current.log.clone(), self.majority(&current))
         };
         (list.previous_epoch, list.epoch, list.previous_log) = (epoch, epoch.next(), log);
         loop {
@@ -178,24 +187,48 @@ impl Shared {
                 return Err(read_only("all disks with the metadata log are gone"));
             }
             let failed = self.write_list(&list).await;
+            for (disk, error) in &failed {
+                self.lose(side, *disk, error);
+                // Whatever the reason: a disk that cannot take the list must not be used under it.
+                self.disks.fail(*disk, error);
+            }
+            self.check_running()?;
             if failed.is_empty() {
                 break;
             }
-            for (disk, error) in failed {
-                self.lose(side, disk, &error);
-                // Whatever the reason: a disk that cannot take the list must not be used under it.
-                self.disks.fail(disk, &error);
-            }
+        }
+        let took = self.usable(&list).len();
+        if took < needed {
+            let reason = format!(
+                "{took} of its disks answer, and {needed} must, so that nobody else mounts it"
+            );
+            self.stop(&reason);
+            return Err(read_only(&reason));
         }
         tracing::info!(epoch = list.epoch.get(), log = ?members_of(&list), "member list in force");
         self.members.send_replace(list);
         self.release_failed(side).await
     }
 
+    /// Disks that must take a list if other machines may reach them: any two such sets share one, which shows the list to
+    /// a mount that comes, or turns this one away.
+    fn majority(&self, list: &MemberList) -> usize {
+        if !self.options.shared {
+            return 0;
+        }
+        let all = list.disks.iter().filter(|member| member.state.is_expected()).count();
+        (all / 2 + 1).max(all.saturating_sub(list.tolerance.into()))
+    }
+
+    /// The disks in use that `list` names.
+    fn usable(&self, list: &MemberList) -> Vec<Arc<DiskHandle>> {
+        let named = |handle: &Arc<DiskHandle>| list.member(handle.id).is_some();
+        self.disks.healthy().into_iter().filter(named).collect()
+    }
+
     /// Writes the superblocks of all disks in use; answers with those that failed.
     async fn write_list(&self, list: &MemberList) -> Vec<(DiskId, Error)> {
-        let usable = |handle: &Arc<DiskHandle>| list.member(handle.id).is_some();
-        let handles: Vec<_> = self.disks.healthy().into_iter().filter(usable).collect();
+        let handles = self.usable(list);
         let write = |handle: &Arc<DiskHandle>| {
             let (handle, members) = (handle.clone(), list.clone());
             let (volume, name) = (self.volume, self.name.clone());

@@ -24,7 +24,7 @@ fn disks(root: &Path) -> Vec<(Arc<dyn Disk>, DiskQueue)> {
 async fn mount(root: &Path) -> Opened {
     let present = disks(root).into_iter().map(|(disk, queue)| {
         let superblock = superblock::read(&*disk).unwrap().unwrap();
-        PresentDisk { disk, queue, superblock }
+        PresentDisk { disk, queue, superblock, device: None }
     });
     let options = OpenOptions { segment_bytes: 64 << 10, buffer_bytes: 2000, ..Default::default() };
     open(present.collect(), options).await.unwrap()

@@ -16,6 +16,7 @@ use std::time::Duration;
 const VOLUME: VolumeId = VolumeId([9; 16]);
 const OPTIONS: OpenOptions = OpenOptions {
     read_only: false,
+    shared: false,
     cache_bytes: 1 << 20,
     segment_bytes: 16 << 10,
     buffer_bytes: 1 << 20,
@@ -60,7 +61,7 @@ async fn mount_with(
         let disk = machine.disk(index);
         // A disk without a superblock, or with a bad one, is not passed on by the caller.
         let superblock = superblock::read(&*disk).ok().flatten()?;
-        Some(PresentDisk { disk, queue: DiskQueue::inline(), superblock })
+        Some(PresentDisk { disk, queue: DiskQueue::inline(), superblock, device: None })
     });
     open(present.collect(), options).await
 }
@@ -333,7 +334,7 @@ async fn histories_that_were_written_apart_are_refused() {
     let disks = [left.disk(0), right.disk(1)];
     let present = disks.map(|disk| {
         let superblock = superblock::read(&*disk).unwrap().unwrap();
-        PresentDisk { disk, queue: DiskQueue::inline(), superblock }
+        PresentDisk { disk, queue: DiskQueue::inline(), superblock, device: None }
     });
     let error = open(present.into(), OPTIONS).await.unwrap_err();
     // The right one may have gone on; by its number, or by the conflict, the left one is never mixed in.
@@ -352,7 +353,7 @@ async fn foreign_disks_are_refused_by_name() {
     assert_eq!(again.kind(), ErrorKind::Refused, "{again}");
     let present = [first.disk(0), second.disk(0)].map(|disk| {
         let superblock = superblock::read(&*disk).unwrap().unwrap();
-        PresentDisk { disk, queue: DiskQueue::inline(), superblock }
+        PresentDisk { disk, queue: DiskQueue::inline(), superblock, device: None }
     });
     let error = open(present.into(), OPTIONS).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);

@@ -1,6 +1,5 @@
 use super::*;
 use crate::config::Config;
-use crate::disk::Disk;
 use crate::disk::sim::SimMachine;
 use crate::error::Error;
 use crate::fs::file::WriteHow;
@@ -8,7 +7,7 @@ use crate::fs::namespace::NewFile;
 use crate::fs::{AtimeMode, Caller};
 use crate::types::{FileKind, ROOT_INO, Timestamp};
 use crate::volume::format::{FormatRequest, format_in};
-use crate::volume::{VolumeOptions, World};
+use crate::volume::{OpenDisk, VolumeOptions, World};
 use std::path::{Path, PathBuf};
 
 const O_RDWR: i32 = 0o2;
@@ -16,10 +15,10 @@ const O_RDWR: i32 = 0o2;
 /// A 2+1 volume on three disks with one stripe.
 async fn volume() -> Arc<Volume> {
     let machine = SimMachine::new(3, 3);
-    let opener = move |path: &Path| -> Result<Arc<dyn Disk>> {
+    let opener = move |path: &Path| -> Result<OpenDisk> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let number = name.parse().map_err(|_other| Error::internal("another directory"))?;
-        Ok(machine.disk(number))
+        Ok(OpenDisk::from(machine.disk(number)))
     };
     let world = World { opener: Arc::new(opener), inline: true };
     let config = Config::new("census", ["/0", "/1", "/2"].map(PathBuf::from).to_vec());

@@ -426,6 +426,7 @@ fn how(error: &Error) -> Found {
         ErrorKind::Posix(_)
         | ErrorKind::Unavailable
         | ErrorKind::Fenced
+        | ErrorKind::Superseded
         | ErrorKind::Refused
         | ErrorKind::Internal => Found::Away,
     }

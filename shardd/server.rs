@@ -1,0 +1,252 @@
+//! Answers the requests of peers: looks at their role, finds the slot, and hands over. Knows no connection.
+
+use super::slot::Slot;
+use crate::config::node::{NodeConfig, NodeLimits};
+use crate::disk::queue::DiskQueue;
+use crate::error::{Error, ErrorKind, Result};
+use crate::net::authority::Role;
+use crate::net::quic::listener::{Caller, Service};
+use crate::net::tls::PeerIdentity;
+use crate::net::wire::{Answer, Order, PAYLOAD_BYTES_MAX, Served, ServedSlot};
+use crate::net::{DiskCall, Operation, Request};
+use crate::shard::store::StoreLimits;
+use crate::sync::Arc;
+use crate::types::{DiskId, MountId, VolumeId};
+use futures_util::future::{BoxFuture, join_all};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How often each directory is looked at.
+const PROBE_PERIOD: Duration = Duration::from_millis(500);
+/// How long a directory may be silent before it is called away.
+const SILENT: Duration = Duration::from_secs(5);
+const MIB: u64 = 1 << 20;
+
+/// The directories of a node.
+#[derive(Debug)]
+pub struct Server {
+    slots: Vec<Arc<Slot>>,
+    rack: String,
+    zone: String,
+    /// Held while empty directories are looked at.
+    recognising: tokio::sync::Mutex<()>,
+}
+
+impl Server {
+    /// Opens the directories of `config`. One that is not there is served when it comes.
+    ///
+    /// Errors: `Refused` if one is in use, of a newer format, or the copy of another; or if they belong to several volumes.
+    pub async fn open(config: &NodeConfig) -> Result<Self> {
+        let mut slots = Vec::with_capacity(config.disks.len());
+        for (number, path) in (0..).zip(&config.disks) {
+            slots.push(Arc::new(slot(number, path.clone(), &config.limits)?));
+        }
+        for (slot, opened) in slots.iter().zip(join_all(slots.iter().map(|slot| slot.open())).await)
+        {
+            let shown = slot.path.display();
+            match opened {
+                Err(error) if error.kind() == ErrorKind::Refused => {
+                    return Err(error.while_doing(format!("serve {shown}")));
+                }
+                Err(error) => {
+                    tracing::warn!("{shown} is not there: {error}; it is served once it is");
+                }
+                Ok(()) => {}
+            }
+        }
+        let (rack, zone) = (config.rack.clone(), config.zone.clone());
+        let server = Self { slots, rack, zone, recognising: tokio::sync::Mutex::default() };
+        server.check_copies()?;
+        Ok(server)
+    }
+
+    /// All disks must be of one volume, each once.
+    fn check_copies(&self) -> Result<()> {
+        let mut seen: BTreeMap<DiskId, &PathBuf> = BTreeMap::new();
+        let mut first: Option<(VolumeId, &PathBuf)> = None;
+        for slot in &self.slots {
+            let Some((volume, disk)) = slot.disk() else { continue };
+            let shown = slot.path.display();
+            let (known, at) = *first.get_or_insert((volume, &slot.path));
+            if known != volume {
+                return Err(Error::refused(format!(
+                    "{shown} and {} belong to two volumes: a node serves one",
+                    at.display()
+                )));
+            }
+            if let Some(other) = seen.insert(disk, &slot.path) {
+                return Err(Error::refused(format!(
+                    "{shown} and {} both say that they are disk {disk}: one is a copy; take it away",
+                    other.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is served, for people: each path, and the trouble with it if there is some.
+    pub fn slots(&self) -> Vec<(PathBuf, Option<DiskId>, Option<String>)> {
+        let shown = |slot: &Arc<Slot>| {
+            (slot.path.clone(), slot.disk().map(|(_volume, disk)| disk), slot.trouble())
+        };
+        self.slots.iter().map(shown).collect()
+    }
+
+    /// Looks after the directories until `stop`: what goes is let go, what comes is served.
+    pub async fn keep(&self, stop: CancellationToken) {
+        let mut interval = tokio::time::interval(PROBE_PERIOD);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _at = interval.tick() => {}
+            }
+            join_all(self.slots.iter().map(|slot| self.look_at(slot))).await;
+        }
+    }
+
+    async fn look_at(&self, slot: &Slot) {
+        let shown = slot.path.display();
+        if slot.trouble().is_none() {
+            let late = |_late| Err(Error::unavailable(format!("no answer for {SILENT:?}")));
+            let probed = tokio::time::timeout(SILENT, slot.probe()).await.unwrap_or_else(late);
+            let Err(error) = probed else { return };
+            tracing::error!("{shown} is out of use: {error}");
+            slot.close(&error.to_string()).await;
+        }
+        if slot.open().await.is_err() {
+            return;
+        }
+        if let Err(error) = self.check_copies() {
+            tracing::error!("{error}");
+            slot.close(&error.to_string()).await;
+            return;
+        }
+        tracing::info!("{shown} is in use again");
+    }
+
+    /// Closes all directories: their indexes are whole afterwards.
+    pub async fn close(&self) {
+        join_all(self.slots.iter().map(|slot| slot.close("the node ends"))).await;
+    }
+
+    async fn answer(&self, caller: &Caller, mount: MountId, order: Order) -> Result<Answer> {
+        check_role(&caller.peer, &order)?;
+        match order {
+            Order::Disks => Ok(Answer::Disks(self.served())),
+            Order::Disk { slot, call } => {
+                let at = usize::try_from(slot).unwrap_or(usize::MAX);
+                let none = || Error::refused(format!("there is no slot {slot} here"));
+                let slot = self.slots.get(at).ok_or_else(none)?;
+                slot.file(mount, call).await.map(Answer::Disk)
+            }
+            Order::Shard(request) => {
+                let Request { disk, epoch, priority, operation } = request;
+                let slot = self.slot_of(disk).await?;
+                let mount = (caller.peer.role == Role::Client).then_some(mount);
+                slot.shard((mount, epoch), priority, operation).await.map(Answer::Shard)
+            }
+        }
+    }
+
+    fn served(&self) -> Served {
+        let slot = |slot: &Arc<Slot>| ServedSlot {
+            slot: slot.number,
+            disk: slot.disk().map(|(_volume, disk)| disk),
+            path: slot.path.display().to_string(),
+        };
+        let slots = self.slots.iter().map(slot).collect();
+        Served { rack: self.rack.clone(), zone: self.zone.clone(), slots }
+    }
+
+    /// The slot where a disk lies: an empty directory may have become it just now.
+    async fn slot_of(&self, disk: DiskId) -> Result<&Arc<Slot>> {
+        let is_it = |slot: &&Arc<Slot>| slot.disk().is_some_and(|(_volume, found)| found == disk);
+        if let Some(slot) = self.slots.iter().find(is_it) {
+            return Ok(slot);
+        }
+        let _one = self.recognising.lock().await;
+        for slot in &self.slots {
+            slot.recognise().await?;
+        }
+        self.check_copies()?;
+        let away = || Error::unavailable(format!("disk {disk} is not there"));
+        self.slots.iter().find(is_it).ok_or_else(away)
+    }
+}
+
+fn slot(number: u32, path: PathBuf, limits: &NodeLimits) -> Result<Slot> {
+    let threads = usize::try_from(limits.disk_threads).unwrap_or(1);
+    let depth = usize::try_from(limits.disk_queue).unwrap_or(1);
+    let queue = DiskQueue::threads(&format!("slot-{number}"), threads, depth)?;
+    let limits = StoreLimits {
+        footer_bytes: u64::from(limits.footer_cache_mib) * MIB,
+        open_files: usize::try_from(limits.open_shards).unwrap_or(usize::MAX),
+    };
+    Ok(Slot::new(number, path, queue, limits))
+}
+
+/// What a role may ask for.
+fn check_role(peer: &PeerIdentity, order: &Order) -> Result<()> {
+    let looks = match order {
+        Order::Disks => true,
+        Order::Disk { call, .. } => matches!(call, DiskCall::Identity | DiskCall::Space),
+        Order::Shard(_) => false,
+    };
+    let reads = match order {
+        Order::Shard(request) => matches!(
+            request.operation,
+            Operation::Fetch(..) | Operation::Stat(_) | Operation::Verify(_)
+        ),
+        Order::Disk { .. } | Order::Disks => false,
+    };
+    let may = match peer.role {
+        Role::Client => true,
+        Role::Node => looks || reads,
+        Role::Admin => looks,
+    };
+    if may {
+        return Ok(());
+    }
+    tracing::warn!(%peer, "asked for what its role may not");
+    let context = format!("{peer}: a certificate with role {} may not do this", peer.role);
+    Err(Error::refused(context))
+}
+
+/// The server of a node, as its connections share it.
+#[derive(Clone, Debug)]
+pub struct Shared(pub Arc<Server>);
+
+impl Service for Shared {
+    fn serve<'a>(
+        &'a self,
+        caller: &'a Caller,
+        mount: MountId,
+        order: Order,
+    ) -> BoxFuture<'a, Answer> {
+        Box::pin(async move {
+            match self.0.answer(caller, mount, order).await {
+                Ok(answer) => answer,
+                Err(error) => Answer::Error(error),
+            }
+        })
+    }
+
+    fn answer_bytes(&self, order: &Order) -> u64 {
+        match order {
+            Order::Shard(request) => match &request.operation {
+                Operation::Fetch(_key, ranges) => ranges
+                    .iter()
+                    .map(|range| range.end.saturating_sub(range.start))
+                    .fold(0, u64::saturating_add)
+                    .min(PAYLOAD_BYTES_MAX),
+                _ => 0,
+            },
+            Order::Disk { call: DiskCall::Read { length, .. }, .. } => (*length).into(),
+            Order::Disk { .. } | Order::Disks => 0,
+        }
+    }
+}

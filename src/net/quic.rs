@@ -1,0 +1,174 @@
+//! Connections between machines: QUIC (RFC 9000) with mutual TLS, a stream for each request. Knows messages as bytes, and
+//! no disk.
+//!
+//! A peer without a certificate of the volume's authority never gets past the handshake. A request that is cancelled
+//! resets its stream; neither end uses a stream twice.
+
+use super::tls::PeerIdentity;
+use super::wire::{HEADER_BYTES, Header, PAYLOAD_BYTES_MAX, Packed};
+use crate::error::{Error, Result};
+use crate::sync::Arc;
+use bytes::{Bytes, BytesMut};
+use quinn::{
+    AckFrequencyConfig, Connection, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, RecvStream,
+    SendStream, TransportConfig, VarInt,
+};
+use rustls::pki_types::CertificateDer;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub mod link;
+pub mod listener;
+#[cfg(test)]
+mod tests;
+
+/// A connection on which nothing comes is dead.
+const IDLE: Duration = Duration::from_secs(6);
+/// How often an idle connection says that it lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// How long a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(3);
+/// Requests under way on one connection.
+const STREAMS_MAX: u32 = 1024;
+/// Window of one stream: a few cells.
+const STREAM_WINDOW: u32 = 16 << 20;
+/// Bytes that may be under way to a peer that does not read.
+const SEND_WINDOW: u64 = 64 << 20;
+/// Bytes that a peer may have under way to here.
+const RECEIVE_WINDOW: u32 = 128 << 20;
+/// Round trip assumed of a local network.
+const INITIAL_RTT: Duration = Duration::from_millis(1);
+/// Packets up to this size are tried: loopback has 65 535, jumbo frames 8952.
+const MTU_MAX: u16 = 65_000;
+/// Packets that are acknowledged together.
+const ACK_THRESHOLD: u32 = 16;
+/// Buffers of a socket, as far as the system allows (net.core.rmem_max, net.core.wmem_max).
+const SOCKET_BYTES: usize = 8 << 20;
+/// Code with which a stream is reset whose caller has gone.
+const GIVEN_UP: VarInt = VarInt::from_u32(1);
+
+fn transport() -> Arc<TransportConfig> {
+    let mut transport = TransportConfig::default();
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(MTU_MAX);
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(ACK_THRESHOLD));
+    transport
+        .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
+        .send_window(SEND_WINDOW)
+        .send_fairness(false)
+        .initial_rtt(INITIAL_RTT)
+        .mtu_discovery_config(Some(discovery))
+        .ack_frequency_config(Some(acks))
+        .datagram_receive_buffer_size(None);
+    Arc::new(transport)
+}
+
+fn endpoint_config() -> Result<EndpointConfig> {
+    let mut config = EndpointConfig::default();
+    config
+        .max_udp_payload_size(MTU_MAX)
+        .map_err(|error| Error::internal(format!("size of packets: {error}")))?;
+    Ok(config)
+}
+
+/// A UDP socket with buffers for a fast network.
+fn socket(address: SocketAddr) -> Result<std::net::UdpSocket> {
+    let refused = |error| Error::refused(format!("open UDP port {address}: {error}"));
+    let socket = std::net::UdpSocket::bind(address).map_err(refused)?;
+    let options = socket2::SockRef::from(&socket);
+    for (what, set) in [
+        ("receive", options.set_recv_buffer_size(SOCKET_BYTES)),
+        ("send", options.set_send_buffer_size(SOCKET_BYTES)),
+    ] {
+        if let Err(error) = set {
+            tracing::warn!(%error, "the {what} buffer of the network stays small");
+        }
+    }
+    Ok(socket)
+}
+
+/// Sends a message and ends the stream's direction.
+async fn send(stream: &mut SendStream, packed: Packed) -> Result<()> {
+    let mut chunks = packed.chunks();
+    stream.write_all_chunks(&mut chunks).await.map_err(|error| broken("send", &error))?;
+    stream.finish().map_err(|error| broken("send", &error))
+}
+
+/// Receives a header.
+async fn receive_header(stream: &mut RecvStream) -> Result<Header> {
+    let mut bytes = [0; HEADER_BYTES];
+    stream.read_exact(&mut bytes).await.map_err(|error| broken("receive", &error))?;
+    Ok(Header::decode(&bytes)?)
+}
+
+/// Receives what belongs to a header: body and payload, and nothing behind them.
+async fn receive_rest(stream: &mut RecvStream, header: &Header) -> Result<(Bytes, Bytes)> {
+    let body = u64::from(header.body_bytes);
+    let all = body + header.payload_bytes.min(PAYLOAD_BYTES_MAX);
+    let mut rest = receive_bytes(stream, usize::try_from(all).unwrap_or(0)).await?;
+    let body = rest.split_to(usize::try_from(body).unwrap_or(0));
+    match stream.read_chunk(1, true).await {
+        Ok(None) => Ok((body, rest)),
+        Ok(Some(_more)) => Err(Error::corrupt("receive: there is more than the header says")),
+        Err(error) => Err(broken("receive", &error)),
+    }
+}
+
+async fn receive_bytes(stream: &mut RecvStream, count: usize) -> Result<Bytes> {
+    let mut bytes = BytesMut::with_capacity(count);
+    while bytes.len() < count {
+        let chunk = stream.read_chunk(count - bytes.len(), true).await;
+        let chunk = chunk.map_err(|error| broken("receive", &error))?;
+        let chunk = chunk.ok_or_else(|| broken("receive", &"the message is cut off"))?;
+        bytes.extend_from_slice(&chunk.bytes);
+    }
+    Ok(bytes.freeze())
+}
+
+fn broken(doing: &str, error: &impl fmt::Display) -> Error {
+    Error::unavailable(format!("{doing}: {error}"))
+}
+
+/// What the certificate of the other end says, which TLS has verified.
+fn peer_of(connection: &Connection) -> Result<PeerIdentity> {
+    let unknown = || Error::refused("the peer shows no certificate");
+    let identity = connection.peer_identity().ok_or_else(unknown)?;
+    let chain = identity.downcast::<Vec<CertificateDer<'static>>>();
+    let chain = chain.map_err(|_other| unknown())?;
+    PeerIdentity::of(chain.first().ok_or_else(unknown)?)
+}
+
+/// The stream of an urgent message goes first: 0 is the least urgent.
+const fn urgency(priority: u8) -> i32 {
+    2 - priority as i32
+}
+
+/// Resets a stream whose message was not sent to its end: dropping it would end it as if it were whole.
+struct Unsent<'a>(Option<&'a mut SendStream>);
+
+impl<'a> Unsent<'a> {
+    async fn send(stream: &'a mut SendStream, packed: Packed) -> Result<()> {
+        let mut unsent = Self(Some(stream));
+        if let Some(stream) = &mut unsent.0 {
+            send(stream, packed).await?;
+        }
+        unsent.0 = None;
+        Ok(())
+    }
+}
+
+impl Drop for Unsent<'_> {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0.take() {
+            // It may be closed already.
+            stream.reset(GIVEN_UP).unwrap_or_default();
+        }
+    }
+}

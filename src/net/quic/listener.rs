@@ -1,0 +1,240 @@
+//! The end that answers: accepts peers, takes their requests, sends what a `Service` answers. Knows no disk.
+
+use super::{
+    GIVEN_UP, HANDSHAKE, Unsent, endpoint_config, peer_of, receive_header, receive_rest, socket,
+    transport, urgency,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::net::tls::{Identity, PeerIdentity};
+use crate::net::wire::{Answer, Order};
+use crate::sync::Arc;
+use crate::types::MountId;
+use futures_util::future::BoxFuture;
+use quinn::{Connection, Endpoint, RecvStream, SendStream, ServerConfig, VarInt};
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Payload bytes of requests that are worked on at once; others wait before they are received.
+const REQUEST_BYTES_MAX: usize = 256 << 20;
+/// Bytes of answers that are made or sent at once; other requests wait before they are served.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// Who is at the other end of a request.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// What its certificate says.
+    pub peer: PeerIdentity,
+    /// Where from.
+    pub address: SocketAddr,
+}
+
+/// What answers requests.
+pub trait Service: Send + Sync + 'static {
+    /// Answers a request of a mount. Dropped if the caller gives it up.
+    fn serve<'a>(
+        &'a self,
+        caller: &'a Caller,
+        mount: MountId,
+        order: Order,
+    ) -> BoxFuture<'a, Answer>;
+
+    /// Bytes that the answer to a request takes at most, as far as it says.
+    fn answer_bytes(&self, order: &Order) -> u64;
+}
+
+/// Listens for peers.
+pub struct Listener {
+    endpoint: Endpoint,
+    identity: watch::Sender<Arc<Identity>>,
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+/// What all connections share.
+struct Shared<S> {
+    service: S,
+    requests: Semaphore,
+    answers: Semaphore,
+    identity: watch::Receiver<Arc<Identity>>,
+    stop: CancellationToken,
+}
+
+impl Listener {
+    /// Binds to `address`. Must be called inside a runtime.
+    ///
+    /// Errors: `Refused` if the address is taken or the identity unfit.
+    pub fn bind(address: SocketAddr, identity: Identity) -> Result<Self> {
+        let config = config_of(&identity)?;
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = Endpoint::new(endpoint_config()?, Some(config), socket(address)?, runtime)
+            .map_err(|error| Error::refused(format!("listen on {address}: {error}")))?;
+        Ok(Self { endpoint, identity: watch::channel(Arc::new(identity)).0 })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> Result<SocketAddr> {
+        self.endpoint.local_addr().map_err(|error| Error::from_io("ask for the own address", error))
+    }
+
+    /// Goes by another identity from now on; peers whose certificates it calls revoked are cut off.
+    ///
+    /// Error: the identity is unfit; the old one stays.
+    pub fn set_identity(&self, identity: Identity) -> Result<()> {
+        self.endpoint.set_server_config(Some(config_of(&identity)?));
+        self.identity.send_replace(Arc::new(identity));
+        Ok(())
+    }
+
+    /// Serves until `stop`; then no new requests, and those under way get `drain`.
+    pub async fn run<S: Service>(&self, service: S, stop: CancellationToken, drain: Duration) {
+        let tasks = TaskTracker::new();
+        let shared = Arc::new(Shared {
+            service,
+            requests: Semaphore::new(REQUEST_BYTES_MAX),
+            answers: Semaphore::new(ANSWER_BYTES_MAX),
+            identity: self.identity.subscribe(),
+            stop: stop.clone(),
+        });
+        loop {
+            let incoming = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                incoming = self.endpoint.accept() => incoming,
+            };
+            let Some(incoming) = incoming else { break };
+            let (address, shared) = (incoming.remote_address(), shared.clone());
+            tasks.spawn(async move {
+                let accepted = match incoming.accept() {
+                    Ok(connecting) => tokio::time::timeout(HANDSHAKE, connecting).await,
+                    Err(error) => Ok(Err(error)),
+                };
+                match accepted {
+                    Ok(Ok(connection)) => converse(shared, connection).await,
+                    Ok(Err(error)) => tracing::warn!(%address, %error, "a peer was turned away"),
+                    Err(_late) => tracing::warn!(%address, "a peer did not shake hands in time"),
+                }
+            });
+        }
+        tasks.close();
+        if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
+            tracing::warn!("requests were still under way after {drain:?}; they are given up");
+        }
+        self.endpoint.close(VarInt::from_u32(0), b"the node ends");
+        // What has not been taken by then never will be.
+        drop(tokio::time::timeout(drain, self.endpoint.wait_idle()).await);
+    }
+}
+
+fn config_of(identity: &Identity) -> Result<ServerConfig> {
+    let mut config = ServerConfig::with_crypto(Arc::new(identity.server()?));
+    config.transport_config(transport());
+    Ok(config)
+}
+
+/// Serves one connection.
+async fn converse<S: Service>(shared: Arc<Shared<S>>, connection: Connection) {
+    let address = connection.remote_address();
+    let turn_away = |error: &Error| {
+        tracing::warn!(%address, %error, "a peer was turned away");
+        connection.close(GIVEN_UP, error.to_string().as_bytes());
+    };
+    let peer = match peer_of(&connection) {
+        Ok(peer) => peer,
+        Err(error) => return turn_away(&error),
+    };
+    let caller = Arc::new(Caller { peer, address });
+    tracing::info!(peer = %caller.peer, %address, "a peer has come");
+    let requests = TaskTracker::new();
+    let mut identity = shared.identity.clone();
+    identity.mark_unchanged();
+    let ended = loop {
+        let stream = tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => break None,
+            changed = identity.changed() => {
+                let revoked = changed.is_ok() && identity.borrow().has_revoked(&caller.peer);
+                if revoked {
+                    turn_away(&Error::refused(format!("{}: its certificate is revoked", caller.peer)));
+                    break None;
+                }
+                continue;
+            }
+            stream = connection.accept_bi() => stream,
+        };
+        match stream {
+            Ok((answers, request)) => {
+                requests.spawn(answer(shared.clone(), caller.clone(), answers, request));
+            }
+            Err(error) => break Some(error),
+        }
+    };
+    requests.close();
+    requests.wait().await;
+    if let Some(error) = ended {
+        tracing::info!(peer = %caller.peer, %address, %error, "a peer has left");
+    }
+}
+
+/// Answers one request; gives it up when the caller does.
+async fn answer<S: Service>(
+    shared: Arc<Shared<S>>,
+    caller: Arc<Caller>,
+    mut answers: SendStream,
+    request: RecvStream,
+) {
+    let gone = answers.stopped();
+    let done = tokio::select! {
+        biased;
+        done = answer_to(&shared, &caller, request, &mut answers) => done,
+        _ = gone => return,
+    };
+    if let Err(error) = done {
+        tracing::debug!(peer = %caller.peer, %error, "an answer was not taken");
+    }
+}
+
+async fn answer_to<S: Service>(
+    shared: &Shared<S>,
+    caller: &Caller,
+    mut request: RecvStream,
+    answers: &mut SendStream,
+) -> Result<()> {
+    let closed = |_closed| Error::internal("admit a request: the gate is closed");
+    let (mut id, mut priority) = (0, 0);
+    let mut sending = None;
+    let received = async {
+        let header = receive_header(&mut request).await?;
+        (id, priority) = (header.id, header.priority);
+        // Admitted before anything is allocated for it.
+        let bytes = permits(header.payload_bytes, REQUEST_BYTES_MAX);
+        let receiving = shared.requests.acquire_many(bytes).await.map_err(closed)?;
+        let (body, payload) = receive_rest(&mut request, &header).await?;
+        let order = Order::unpack(&header, &body, payload)?;
+        let bytes = permits(shared.service.answer_bytes(&order), ANSWER_BYTES_MAX);
+        sending = Some(shared.answers.acquire_many(bytes).await.map_err(closed)?);
+        Ok::<_, Error>((header.mount, order, receiving))
+    };
+    let answer = match received.await {
+        Ok((mount, order, _receiving)) => shared.service.serve(caller, mount, order).await,
+        Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+        Err(error) => {
+            tracing::warn!(peer = %caller.peer, address = %caller.address, %error, "a request was not understood");
+            Answer::Error(error)
+        }
+    };
+    // The stream may be closed already.
+    answers.set_priority(urgency(priority)).unwrap_or_default();
+    Unsent::send(answers, answer.pack(id)).await
+}
+
+fn permits(bytes: u64, most: usize) -> u32 {
+    u32::try_from(bytes.min(most as u64)).unwrap_or(u32::MAX)
+}

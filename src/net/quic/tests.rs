@@ -1,0 +1,290 @@
+use super::link::{Endpoints, Link};
+use super::listener::{Caller, Listener, Service};
+use crate::error::{Error, ErrorKind, Result};
+use crate::net::authority::{self, Issued, Revoked, Role, SERIAL_BYTES, Wanted};
+use crate::net::tls::{Identity, IdentityFiles};
+use crate::net::wire::{Answer, Order, Served};
+use crate::net::{DiskCall, DiskReply};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex};
+use crate::types::MountId;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Certificates are compared with the clock of the machine.
+#[expect(clippy::disallowed_methods, reason = "the TLS library reads it too")]
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    i64::try_from(since.unwrap().as_secs()).unwrap()
+}
+
+const YEAR: i64 = 365 * 86_400;
+const MOUNT: MountId = MountId(5);
+
+struct Authority {
+    issued: Issued,
+    next: AtomicU64,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let issued = authority::create("test", [9; SERIAL_BYTES], now() - YEAR).unwrap();
+        Self { issued, next: AtomicU64::new(1) }
+    }
+
+    /// The holder's certificate, valid from and to so many seconds from now.
+    fn issue(&self, holder: &str, role: Role, valid: std::ops::Range<i64>) -> (Issued, [u8; 16]) {
+        let mut serial = [0; SERIAL_BYTES];
+        serial[8..].copy_from_slice(&self.next.fetch_add(1, Ordering::Relaxed).to_le_bytes());
+        let valid = now() + valid.start..now() + valid.end;
+        let wanted = Wanted { holder: holder.to_owned(), role, serial, valid };
+        (authority::issue(&self.issued, &wanted).unwrap(), serial)
+    }
+
+    fn identity(&self, issued: &Issued, revoked: Option<&str>) -> Result<Identity> {
+        Identity::read(IdentityFiles {
+            certificate: issued.certificate.as_bytes(),
+            key: issued.key.as_bytes(),
+            authority: self.issued.certificate.as_bytes(),
+            revoked: revoked.map(str::as_bytes),
+        })
+    }
+
+    fn holder(&self, holder: &str, role: Role) -> Identity {
+        self.identity(&self.issue(holder, role, -60..YEAR).0, None).unwrap()
+    }
+}
+
+/// Answers a read with as many bytes as were asked for, and notes who asked.
+#[derive(Clone, Default)]
+struct Echo {
+    callers: Arc<Mutex<Vec<(String, Role, MountId)>>>,
+}
+
+impl Service for Echo {
+    fn serve<'a>(
+        &'a self,
+        caller: &'a Caller,
+        mount: MountId,
+        order: Order,
+    ) -> BoxFuture<'a, Answer> {
+        Box::pin(async move {
+            let known = (caller.peer.name.clone(), caller.peer.role, mount);
+            self.callers.lock().unwrap().push(known);
+            match order {
+                Order::Disk { call: DiskCall::Read { length, .. }, .. } => {
+                    let bytes = Bytes::from(vec![7; length as usize]);
+                    Answer::Disk(DiskReply::Bytes(bytes))
+                }
+                Order::Disk { call: DiskCall::Write { data, .. }, .. } => {
+                    Answer::Disk(DiskReply::Length(data.len() as u64))
+                }
+                Order::Disk { call: DiskCall::Space, .. } => {
+                    tokio::time::sleep(Duration::from_secs(3600)).await;
+                    Answer::Disk(DiskReply::Done)
+                }
+                Order::Disks => Answer::Disks(Served::default()),
+                _ => Answer::Error(Error::refused("not here")),
+            }
+        })
+    }
+
+    fn answer_bytes(&self, _order: &Order) -> u64 {
+        0
+    }
+}
+
+struct Node {
+    listener: Arc<Listener>,
+    echo: Echo,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Node {
+    fn start(identity: Identity) -> Self {
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), identity).unwrap();
+        let (listener, echo) = (Arc::new(listener), Echo::default());
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (listening, service, stopped) = (listener.clone(), echo.clone(), stop.clone());
+        tasks.spawn(async move { listening.run(service, stopped, Duration::from_secs(1)).await });
+        Self { listener, echo, stop, tasks }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.listener.address().unwrap()
+    }
+
+    fn link(&self, name: &str, identity: &Identity) -> Link {
+        let (endpoints, address) = (Endpoints::open().unwrap(), self.address().to_string());
+        Link::new(endpoints, (name, &address), identity, MOUNT).unwrap()
+    }
+
+    fn callers(&self) -> usize {
+        self.echo.callers.lock().unwrap().len()
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+fn read(length: u32) -> Order {
+    let file = crate::net::FileId(1);
+    Order::Disk { slot: 0, call: DiskCall::Read { file, offset: 0, length } }
+}
+
+async fn kind(link: &Link) -> Option<ErrorKind> {
+    let answer = tokio::time::timeout(Duration::from_secs(20), link.call(Order::Disks)).await;
+    answer.expect("a refusal is quick").err().map(|error| error.kind())
+}
+
+#[tokio::test]
+async fn requests_are_answered_side_by_side() {
+    let authority = Authority::new();
+    let node = Node::start(authority.holder("alpha", Role::Node));
+    let link = node.link("alpha", &authority.holder("desk", Role::Client));
+    let lengths = [0_u32, 1, 65_536, 5 << 20, 60 << 20];
+    let asked = lengths.iter().map(|length| link.call(read(*length)));
+    for (answer, length) in futures_util::future::join_all(asked).await.into_iter().zip(lengths) {
+        let Ok(Answer::Disk(DiskReply::Bytes(bytes))) = answer else { panic!("{answer:?}") };
+        assert_eq!(bytes.len(), length as usize);
+        assert!(bytes.iter().all(|byte| *byte == 7));
+    }
+    let (file, data) = (crate::net::FileId(1), Bytes::from(vec![3; 30 << 20]));
+    let call = DiskCall::Write { file, offset: 0, data, durable: false };
+    let written = link.call(Order::Disk { slot: 0, call }).await.unwrap();
+    assert!(matches!(written, Answer::Disk(DiskReply::Length(length)) if length == 30 << 20));
+    let refused = link.call(Order::Disk { slot: 0, call: DiskCall::Unlock }).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Refused, "{refused}");
+    let known = (String::from("desk"), Role::Client, MOUNT);
+    assert!(node.echo.callers.lock().unwrap().iter().all(|caller| *caller == known));
+    node.end().await;
+}
+
+#[tokio::test]
+async fn strangers_get_nothing() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let node = Node::start(authority.holder("alpha", Role::Node));
+    let good = authority.holder("desk", Role::Client);
+    // Another authority's, on either end.
+    let theirs = node.link("alpha", &other.holder("desk", Role::Client));
+    assert_eq!(kind(&theirs).await, Some(ErrorKind::Refused));
+    // Their certificate, our authority in their files: they trust us, we do not trust them.
+    let issued = other.issue("desk", Role::Client, -60..YEAR).0;
+    let mixed = authority.identity(&issued, None).unwrap();
+    assert_eq!(kind(&node.link("alpha", &mixed)).await, Some(ErrorKind::Refused));
+    // Not yet, and no longer.
+    for valid in [YEAR..2 * YEAR, -YEAR..-60] {
+        let issued = authority.issue("desk", Role::Client, valid).0;
+        let identity = authority.identity(&issued, None).unwrap();
+        assert_eq!(kind(&node.link("alpha", &identity)).await, Some(ErrorKind::Refused));
+    }
+    // The node is another one than was wanted.
+    assert_eq!(kind(&node.link("beta", &good)).await, Some(ErrorKind::Refused));
+    assert_eq!(node.callers(), 0, "nothing of these was served");
+    assert_eq!(kind(&node.link("alpha", &good)).await, None);
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_ends_its_connection() {
+    let authority = Authority::new();
+    let own = authority.issue("alpha", Role::Node, -60..YEAR).0;
+    let node = Node::start(authority.identity(&own, None).unwrap());
+    let (issued, serial) = authority.issue("desk", Role::Client, -60..YEAR);
+    let bad = node.link("alpha", &authority.identity(&issued, None).unwrap());
+    let good = node.link("alpha", &authority.holder("other", Role::Client));
+    assert_eq!((kind(&bad).await, kind(&good).await), (None, None));
+    let revoked = [Revoked { serial, time: now() }];
+    let list = authority::revocations(&authority.issued, &revoked, 1, now()).unwrap();
+    node.listener.set_identity(authority.identity(&own, Some(&list)).unwrap()).unwrap();
+    let mut ended = None;
+    for _look in 0..100 {
+        ended = kind(&bad).await;
+        if ended.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(ended.is_some(), "its connection goes on");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(kind(&bad).await, Some(ErrorKind::Refused), "it does not come back");
+    assert_eq!(kind(&good).await, None, "others are served as before");
+    node.end().await;
+}
+
+#[tokio::test]
+async fn garbage_on_the_port_harms_nobody() {
+    let authority = Authority::new();
+    let node = Node::start(authority.holder("alpha", Role::Node));
+    let link = node.link("alpha", &authority.holder("desk", Role::Client));
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut state = 1_u32;
+    for length in 0..600 {
+        let mut packet = vec![0_u8; length * 2];
+        for byte in &mut packet {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *byte = (state >> 24) as u8;
+        }
+        // Half of them look like the beginning of a connection.
+        if let Some(first) = packet.first_mut().filter(|_first| length % 2 == 0) {
+            *first |= 0xc0;
+        }
+        socket.send_to(&packet, node.address()).await.unwrap();
+    }
+    assert_eq!(kind(&link).await, None);
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_node_that_comes_back_is_found() {
+    let authority = Authority::new();
+    let node = Node::start(authority.holder("alpha", Role::Node));
+    let link = node.link("alpha", &authority.holder("desk", Role::Client));
+    assert_eq!(kind(&link).await, None);
+    let address = node.address();
+    node.end().await;
+    assert!(kind(&link).await.is_some(), "it has ended");
+    let identity = authority.holder("alpha", Role::Node);
+    let again = Listener::bind(address, identity).unwrap();
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let stopped = stop.clone();
+    tasks.spawn(async move {
+        again.run(Echo::default(), stopped, Duration::from_secs(1)).await;
+    });
+    let mut last = kind(&link).await;
+    for _look in 0..100 {
+        if last.is_none() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        last = kind(&link).await;
+    }
+    assert_eq!(last, None);
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_given_up_frees_its_stream() {
+    let authority = Authority::new();
+    let node = Node::start(authority.holder("alpha", Role::Node));
+    let link = node.link("alpha", &authority.holder("desk", Role::Client));
+    let hanging = || link.call(Order::Disk { slot: 0, call: DiskCall::Space });
+    // More than streams are allowed at once.
+    for _round in 0..30 {
+        let many = (0..100).map(|_one| tokio::time::timeout(Duration::from_millis(30), hanging()));
+        let ended = futures_util::future::join_all(many).await;
+        assert!(ended.iter().all(Result::is_err));
+    }
+    assert_eq!(kind(&link).await, None);
+    node.end().await;
+}

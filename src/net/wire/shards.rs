@@ -1,0 +1,187 @@
+//! Requests about shards, and their answers, as bytes.
+
+use super::super::{Operation, Priority, Response, Seal, ShardFooter};
+use super::{Body, Parts};
+use crate::format::{Decoded, FormatError};
+use std::ops::Range;
+
+/// Bytes of a key in a list.
+const KEY_BYTES: usize = 9;
+const RANGE_BYTES: usize = 16;
+
+const BEGIN: u8 = 1;
+const APPEND: u8 = 2;
+const SEAL: u8 = 3;
+const ABORT: u8 = 4;
+const FETCH: u8 = 5;
+const STAT: u8 = 6;
+const VERIFY: u8 = 7;
+const DELETE: u8 = 8;
+const LIST: u8 = 9;
+const ADOPT: u8 = 10;
+const SPACE: u8 = 11;
+const DONE: u8 = 128;
+const SEALED: u8 = 129;
+const BYTES: u8 = 130;
+const FOOTER: u8 = 131;
+const KEYS: u8 = 132;
+const SPACED: u8 = 133;
+
+pub(super) const fn priority_code(priority: Priority) -> u8 {
+    match priority {
+        Priority::Sync => 0,
+        Priority::Read => 1,
+        Priority::Background => 2,
+    }
+}
+
+pub(super) const fn priority_from(code: u8) -> Decoded<Priority> {
+    match code {
+        0 => Ok(Priority::Sync),
+        1 => Ok(Priority::Read),
+        2 => Ok(Priority::Background),
+        _ => Err(FormatError::Invalid("priority")),
+    }
+}
+
+pub(super) fn pack_operation(body: &mut Body, operation: Operation) -> u8 {
+    match operation {
+        Operation::Begin(header) => {
+            body.header(&header);
+            BEGIN
+        }
+        Operation::Append(key, cells) => {
+            body.key(key);
+            body.pieces = cells;
+            APPEND
+        }
+        Operation::Seal(key, seal) => {
+            body.key(key);
+            body.fields.u64(seal.payload_bytes);
+            body.pieces.push(seal.slot_table);
+            SEAL
+        }
+        Operation::Abort(key) => {
+            body.key(key);
+            ABORT
+        }
+        Operation::Fetch(key, ranges) => {
+            body.key(key);
+            body.fields.count(ranges.len());
+            for range in ranges {
+                body.fields.u64(range.start);
+                body.fields.u64(range.end);
+            }
+            FETCH
+        }
+        Operation::Stat(key) => {
+            body.key(key);
+            STAT
+        }
+        Operation::Verify(key) => {
+            body.key(key);
+            VERIFY
+        }
+        Operation::Delete(key) => {
+            body.key(key);
+            DELETE
+        }
+        Operation::List { after, limit, seen } => {
+            body.fields.flag(after.is_some());
+            if let Some(after) = after {
+                body.key(after);
+            }
+            body.fields.count(limit);
+            body.fields.flag(seen);
+            LIST
+        }
+        Operation::Adopt { part } => {
+            body.fields.u16(part);
+            ADOPT
+        }
+        Operation::Space => SPACE,
+    }
+}
+
+pub(super) fn unpack_operation(code: u8, parts: &mut Parts<'_>) -> Decoded<Operation> {
+    Ok(match code {
+        BEGIN => Operation::Begin(parts.header()?),
+        APPEND => Operation::Append(parts.key()?, parts.all_pieces()),
+        SEAL => {
+            let key = parts.key()?;
+            let payload_bytes = parts.fields.u64()?;
+            Operation::Seal(key, Seal { payload_bytes, slot_table: parts.piece()? })
+        }
+        ABORT => Operation::Abort(parts.key()?),
+        FETCH => {
+            let key = parts.key()?;
+            let count = parts.fields.count(RANGE_BYTES, "ranges")?;
+            let ranges: Decoded<Vec<Range<u64>>> =
+                (0..count).map(|_| Ok(parts.fields.u64()?..parts.fields.u64()?)).collect();
+            Operation::Fetch(key, ranges?)
+        }
+        STAT => Operation::Stat(parts.key()?),
+        VERIFY => Operation::Verify(parts.key()?),
+        DELETE => Operation::Delete(parts.key()?),
+        LIST => {
+            let after = if parts.fields.flag("after")? { Some(parts.key()?) } else { None };
+            let limit = usize::try_from(parts.fields.u32()?).unwrap_or(usize::MAX);
+            Operation::List { after, limit, seen: parts.fields.flag("seen")? }
+        }
+        ADOPT => Operation::Adopt { part: parts.fields.u16()? },
+        SPACE => Operation::Space,
+        _ => return Err(FormatError::Invalid("code of a request")),
+    })
+}
+
+pub(super) fn pack_response(body: &mut Body, response: Response) -> u8 {
+    match response {
+        Response::Done => DONE,
+        Response::Sealed { root } => {
+            body.fields.raw(&root);
+            SEALED
+        }
+        Response::Bytes(ranges) => {
+            body.pieces = ranges;
+            BYTES
+        }
+        Response::Footer(footer) => {
+            body.header(&footer.header);
+            body.fields.u64(footer.payload_bytes);
+            body.fields.u64(footer.cells_bytes);
+            body.fields.raw(&footer.root);
+            body.pieces.push(footer.slot_table);
+            FOOTER
+        }
+        Response::Keys(keys) => {
+            body.fields.count(keys.len());
+            keys.into_iter().for_each(|key| body.key(key));
+            KEYS
+        }
+        Response::Space(space) => {
+            body.space(space);
+            SPACED
+        }
+    }
+}
+
+pub(super) fn unpack_response(code: u8, parts: &mut Parts<'_>) -> Decoded<Response> {
+    Ok(match code {
+        DONE => Response::Done,
+        SEALED => Response::Sealed { root: parts.fields.array()? },
+        BYTES => Response::Bytes(parts.all_pieces()),
+        FOOTER => Response::Footer(ShardFooter {
+            header: parts.header()?,
+            payload_bytes: parts.fields.u64()?,
+            cells_bytes: parts.fields.u64()?,
+            root: parts.fields.array()?,
+            slot_table: parts.piece()?,
+        }),
+        KEYS => {
+            let count = parts.fields.count(KEY_BYTES, "keys")?;
+            Response::Keys((0..count).map(|_key| parts.key()).collect::<Decoded<_>>()?)
+        }
+        SPACED => Response::Space(parts.space()?),
+        _ => return Err(FormatError::Invalid("code of an answer")),
+    })
+}
