@@ -24,5 +24,7 @@ for name in mount.ironfs mount.fuse.ironfs umount.ironfs umount.fuse.ironfs; do 
 "$from/ironfs" completions bash > "$destdir$prefix/share/bash-completion/completions/ironfs"
 "$from/ironfs" completions zsh > "$destdir$prefix/share/zsh/site-functions/_ironfs"
 "$from/ironfs" man "$destdir$prefix/share/man/man1"
-sed "s|/usr/local/bin|$prefix/bin|" contrib/systemd/ironfs@.service > "$destdir/etc/systemd/system/ironfs@.service"
+for unit in ironfs@.service ironfs-shardd.service; do
+    sed "s|/usr/local/bin|$prefix/bin|" "contrib/systemd/$unit" > "$destdir/etc/systemd/system/$unit"
+done
 echo "installed below $destdir$prefix; try: ironfs up /mnt/iron"

@@ -109,8 +109,8 @@ impl Server {
     }
 
     async fn look_at(&self, slot: &Slot) {
-        let shown = slot.path.display();
-        if slot.trouble().is_none() {
+        let (shown, before) = (slot.path.display(), slot.trouble());
+        if before.is_none() {
             let late = |_late| Err(Error::unavailable(format!("no answer for {SILENT:?}")));
             let probed = tokio::time::timeout(SILENT, slot.probe()).await.unwrap_or_else(late);
             let Err(error) = probed else { return };
@@ -121,8 +121,11 @@ impl Server {
             return;
         }
         if let Err(error) = self.check_copies() {
-            tracing::error!("{error}");
-            slot.close(&error.to_string()).await;
+            let reason = error.to_string();
+            if before.as_ref() != Some(&reason) {
+                tracing::error!("{reason}");
+            }
+            slot.close(&reason).await;
             return;
         }
         tracing::info!("{shown} is in use again");
@@ -170,7 +173,9 @@ impl Server {
         }
         let _one = self.recognising.lock().await;
         for slot in &self.slots {
-            slot.recognise().await?;
+            if let Err(error) = slot.recognise().await {
+                tracing::warn!("{}: {error}", slot.path.display());
+            }
         }
         self.check_copies()?;
         let away = || Error::unavailable(format!("disk {disk} is not there"));

@@ -1,5 +1,6 @@
 //! `completions` and the hidden `man`: both come from the definitions of the flags.
 
+use super::shardd::Shardd;
 use super::{Cli, out};
 use crate::error::{Error, Result};
 use clap::{Args, Command, CommandFactory as _};
@@ -31,7 +32,9 @@ pub(super) struct Man {
 impl Man {
     pub(super) fn run(self) -> Result<()> {
         let context = || format!("write manual pages to {}", self.directory.display());
-        clap_mangen::generate_to(visible(), &self.directory)
+        [visible(), Shardd::command()]
+            .into_iter()
+            .try_for_each(|command| clap_mangen::generate_to(command, &self.directory))
             .map_err(|error| Error::from_io(context(), error))
     }
 }

@@ -7,6 +7,7 @@
 
 mod algebra;
 mod seeds;
+mod sent;
 mod stored;
 mod words;
 
@@ -29,9 +30,12 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("rows", stored::rows),
     ("chunk_map", stored::chunk_map),
     ("stripe_record", stored::stripe_record),
+    ("wire_order", sent::order),
+    ("wire_answer", sent::answer),
     ("class", words::class),
     ("labels", words::labels),
     ("config", words::config),
+    ("node_config", words::node_config),
     ("mount_options", words::mount_options),
     ("acl", words::acl),
     ("admin", words::admin),

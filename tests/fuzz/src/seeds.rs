@@ -1,5 +1,6 @@
 //! Good input for each target, to start from.
 
+use super::sent;
 use super::stored::sealed_record;
 use bytes::Bytes;
 use ironfs::class::{Class, Compression};
@@ -43,11 +44,18 @@ pub fn seeds(name: &str) -> Vec<Vec<u8>> {
         "rows" => table_rows(),
         "chunk_map" => vec![encoded(|writer| chunk_map().encode(writer))],
         "stripe_record" => stripe_records(),
+        "wire_order" => sent::orders(),
+        "wire_answer" => sent::answers(),
         "class" => classes(),
         "labels" => texts(&["zone=a,rack=1,node=n,tag=smr,tag=psu=2", "zone=home"]),
         "config" => texts(&[
             "name = \"media\"\ndisks = [\"/srv/d0\", \"/srv/d1\"]\n",
             "name = \"m\"\ndisks = [\"/a\"]\n[limits]\ndirty_mib = 64\nscrub_days = 0\n[disk.\"/a\"]\nzone = \"z\"\ntags = [\"smr\"]\n",
+            "name = \"n\"\ndisks = [\"a:/srv/d\"]\nidentity = \"/i\"\n[peer.a]\naddress = \"10.0.0.2:7440\"\n",
+        ]),
+        "node_config" => texts(&[
+            "disks = [\"/srv/d0\"]\nidentity = \"/etc/i\"\n",
+            "listen = \"[::1]:9\"\ndisks = [\"/a\", \"/b\"]\nidentity = \"/i\"\nzone = \"z\"\nrack = \"1\"\n[limits]\ndrain_s = 0\n",
         ]),
         "mount_options" => {
             texts(&["rw,noatime,_netdev", "ro,nosuid,nodev,x-systemd.automount,comment=a"])

@@ -4,6 +4,7 @@ use ironfs::admin::{AddDisk, NamedDisk, Pause, PauseJob, RepairStripe, ReplaceDi
 use ironfs::class::Class;
 use ironfs::config::Config;
 use ironfs::config::labels::Labels;
+use ironfs::config::node::NodeConfig;
 use ironfs::format::{Reader, Writer};
 use ironfs::fs::acl::Acl;
 use ironfs::mountd::options::MountOptions;
@@ -37,6 +38,10 @@ pub(super) fn labels(data: &[u8]) -> bool {
 
 pub(super) fn config(data: &[u8]) -> bool {
     text(data).is_some_and(|text| Config::parse(text).is_ok())
+}
+
+pub(super) fn node_config(data: &[u8]) -> bool {
+    text(data).is_some_and(|text| NodeConfig::parse(text).is_ok())
 }
 
 pub(super) fn mount_options(data: &[u8]) -> bool {
