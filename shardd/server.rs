@@ -18,6 +18,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(test)]
+mod tests;
+
 /// How often each directory is looked at.
 const PROBE_PERIOD: Duration = Duration::from_millis(500);
 /// How long a directory may be silent before it is called away.

@@ -172,7 +172,7 @@ impl Data {
     /// Absorbs a write: copies into dirty buffers, extends the size. Waits only for room. `time` stamps mtime and ctime
     /// unless `None` (the kernel's write-back owns them).
     ///
-    /// Errors: `NoSpace` when the class has no room for it; what keeps older data from being flushed when that takes
+    /// Errors: `NoSpace` when the class has no room for it; `Unavailable` when too few disks are in use; what keeps older data from being flushed when that takes
     /// longer than a minute.
     pub async fn write(
         &self,
@@ -188,9 +188,7 @@ impl Data {
         let length = bytes.len() as u64;
         if !self.has_space(node, length) {
             let (class, wanted) = self.wanted(node, length);
-            if !self.space.wait_for(class, wanted).await {
-                return Err(Posix::NoSpace.into());
-            }
+            self.space.wait_for(class, wanted).await?;
         }
         self.absorb(node, offset, bytes, time);
         Ok(())

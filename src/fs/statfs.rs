@@ -34,9 +34,11 @@ pub trait SpaceSource: Send + Sync + Debug {
     /// Room for data of `class`.
     fn space(&self, class: ClassId) -> SpaceForClass;
 
-    /// Waits until users may write `bytes` of `class`, if what is being deleted makes room for that. Answers whether they
+    /// Waits until users may write `bytes` of `class`, if what is being deleted makes room for that, or disks that are down
     /// may. What `space` answers from memory is a moment old, so the disks are looked at again in any case.
-    fn wait_for(&self, class: ClassId, bytes: u64) -> BoxFuture<'_, bool>;
+    ///
+    /// Errors: `NoSpace`; `Unavailable` if too few disks are in use to write anything.
+    fn wait_for(&self, class: ClassId, bytes: u64) -> BoxFuture<'_, Result<()>>;
 
     /// Takes note of a stripe that was put: its room is taken before the disks are looked at again.
     fn note_put(&self, payload_bytes: u64);

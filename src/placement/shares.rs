@@ -10,6 +10,8 @@ use super::domains::{Domains, Limits};
 
 /// Halvings of a search: weights differ by 64 bits at most, and 53 more are all that a number can tell.
 const HALVINGS: usize = 120;
+/// A weight times its inverse may be less than one by the last bit: so much more makes a whole share of each.
+const SLACK: f64 = 1.0 + 4.0 * f64::EPSILON;
 
 /// A disk, or a domain with what stands in it.
 #[derive(Debug)]
@@ -80,7 +82,7 @@ fn tree(weights: &[f64], domains: &[Domains], limits: &Limits) -> (Tree, f64) {
     };
     let zones = all.chunk_by(same(0)).map(|part| Tree::Domain(zone, racks(part))).collect();
     let least = weights.iter().copied().filter(|weight| *weight > 0.0).fold(f64::MAX, f64::min);
-    (Tree::Domain(f64::MAX, zones), least.recip())
+    (Tree::Domain(f64::MAX, zones), least.recip() * SLACK)
 }
 
 /// The share of each disk when each stripe takes `n` of them. Without any weight all disks are equal.

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::config::labels::Labels;
 use crate::disk::Space;
 use crate::disk::set::DiskSet;
-use crate::error::Result;
+use crate::error::{Error, Posix, Result};
 use crate::fs::statfs::{SpaceForClass, SpaceSource};
 use crate::meta::client::MetaClient;
 use crate::meta::local::LocalLog;
@@ -103,6 +103,13 @@ impl Spaces {
         let (class, totals) = (view.class(id).ok()??, view.totals().ok()?);
         let spaces = self.known().disks.clone();
         Some(room(&self.standing(&spaces), &class, &totals))
+    }
+
+    /// Whether fewer disks answer than a stripe of the class needs at least.
+    fn lacks_disks(&self, id: ClassId) -> Result<bool> {
+        let class = self.meta.view()?.class(id)?;
+        let used = self.known().disks.len();
+        Ok(class.is_some_and(|class| used < usize::from(class.scheme.k())))
     }
 
     /// The share of each disk, and where it stands.
@@ -210,7 +217,7 @@ impl SpaceSource for Spaces {
         space
     }
 
-    fn wait_for(&self, class: ClassId, bytes: u64) -> BoxFuture<'_, bool> {
+    fn wait_for(&self, class: ClassId, bytes: u64) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let deadline = Instant::now() + RETURN_TIMEOUT;
             loop {
@@ -223,13 +230,20 @@ impl SpaceSource for Spaces {
                 }
                 let space = self.space(class);
                 if space.writable_bytes >= bytes {
-                    return true;
+                    return Ok(());
                 }
+                let few = self.lacks_disks(class)?;
                 // Files that were deleted just now count for nothing until they are reaped.
                 let reaping = self.meta.view().and_then(|view| view.reap_pending());
-                let returns = space.available_bytes >= bytes || matches!(reaping, Ok(true));
+                let returns = few || space.available_bytes >= bytes || matches!(reaping, Ok(true));
                 if !returns || Instant::now() >= deadline {
-                    return false;
+                    let used = self.known().disks.len();
+                    let context = format!("{used} disks are in use, too few to write anything");
+                    return Err(if few {
+                        Error::unavailable(context)
+                    } else {
+                        Posix::NoSpace.into()
+                    });
                 }
                 tokio::time::sleep(RETURN_PAUSE).await;
             }

@@ -122,8 +122,6 @@ impl Cluster {
         let options = cluster.options("desk");
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         cluster.volume.format_disks(class, &options);
-        // So that tests do not wait for long.
-        cluster.volume.set_limit("disk_down_ms", 5000, 2000);
         cluster
     }
 

@@ -6,6 +6,7 @@ use ironfs::error::Posix;
 use ironfs::fs::file::WriteHow;
 use ironfs::fs::namespace::NewFile;
 use ironfs::types::{FileKind, ROOT_INO};
+use std::time::Duration;
 
 const O_RDWR: i32 = 0o2;
 const WRITE_BYTES: usize = 1 << 20;
@@ -14,6 +15,8 @@ const READ_BYTES: u32 = 1 << 20;
 const ARRIVED_MIB: usize = 64;
 /// Room of one disk: some files of a megabyte fill six of them.
 const DISK_BYTES: u64 = 48 << 20;
+/// As long as it takes until disks are seen to be away.
+const NOTICED: Duration = Duration::from_secs(30);
 
 #[test]
 fn a_write_that_finds_no_room_waits_for_older_data() {
@@ -102,6 +105,32 @@ fn what_was_unlinked_a_moment_ago_makes_room() {
         volume.shutdown().await.unwrap();
         drop(volume);
         rig.machine.settle();
+        rig.fsck_clean().await.unwrap();
+    });
+}
+
+#[test]
+fn disks_that_are_away_are_no_lack_of_space() {
+    run(async {
+        let rig = Rig::new(3, 6);
+        rig.format("4+2").await.unwrap();
+        let volume = rig.open().await.unwrap();
+        let fs = volume.fs();
+        let new = NewFile { kind: FileKind::File, mode: 0o644, umask: 0, rdev: 0 };
+        let (made, opened) = fs.create(&root_user(), ROOT_INO, b"f", new, O_RDWR).await.unwrap();
+        let (open, how) = ((made.ino, opened.handle), WriteHow::default());
+        let block = vec![5; WRITE_BYTES];
+        // The first three keep the metadata.
+        (3..6).for_each(|disk| rig.machine.set_offline(disk, true));
+        tokio::time::sleep(NOTICED).await;
+        let error = fs.write(&root_user(), open, 0, &block, how).await.unwrap_err();
+        assert!(
+            error.posix() == Posix::Io && error.to_string().contains("disks are in use"),
+            "{error}"
+        );
+        drop(fs);
+        rig.kill(volume).await;
+        (3..6).for_each(|disk| rig.machine.set_offline(disk, false));
         rig.fsck_clean().await.unwrap();
     });
 }

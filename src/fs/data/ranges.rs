@@ -146,10 +146,8 @@ impl Data {
         let all = self.hole_bytes(node, 0..range.end.max(file.size), &punched)?;
         let bytes = (held + holes).min(all).max(held.min(holes));
         let wanted = bytes.saturating_sub(held);
-        if self.space.space(class).writable_bytes < wanted
-            && !self.space.wait_for(class, wanted).await
-        {
-            return Err(Posix::NoSpace.into());
+        if self.space.space(class).writable_bytes < wanted {
+            self.space.wait_for(class, wanted).await?;
         }
         let (inode, position) =
             self.propose_inode(Command::Reserve { ino: node.ino, bytes, file }).await?;

@@ -159,3 +159,25 @@ proptest! {
         prop_assert!((total - n as f64).abs() < 1e-6, "shares sum up to {}", total);
     }
 }
+
+#[test]
+fn rooms_of_any_size_count_to_the_last_bit() {
+    // 49 * (1 / 49) is less than 1: the smallest disk had no whole share, and six disks held less than six shards.
+    for room in (1..5000).chain([22_345_678_901, 10_737_418_241, (1 << 40) - 3]) {
+        for nodes in [["a", "a", "b", "b", "c", "c"], ["", "", "", "", "", ""]] {
+            let all: Vec<Candidate> = (1..)
+                .zip(nodes)
+                .map(|(disk, node)| Candidate {
+                    disk: DiskId(disk),
+                    weight: room,
+                    room: None,
+                    labels: Labels { node: node.to_owned(), ..Labels::default() },
+                })
+                .collect();
+            let height = height_bytes(&all, &wanted(4, 2));
+            let exact = f64::from(u32::try_from(room >> 20).unwrap()) * 1_048_576.0
+                + f64::from(u32::try_from(room & 0xf_ffff).unwrap());
+            assert!((height - exact).abs() <= exact * 1e-9, "{room} on {nodes:?}: {height}");
+        }
+    }
+}

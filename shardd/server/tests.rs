@@ -1,0 +1,173 @@
+use super::{Server, check_role};
+use crate::config::node::NodeConfig;
+use crate::disk::OpenMode;
+use crate::error::{ErrorKind, Result};
+use crate::net::authority::Role;
+use crate::net::quic::listener::Caller;
+use crate::net::tls::PeerIdentity;
+use crate::net::wire::{Answer, Order};
+use crate::net::{
+    DiskCall, DiskReply, FileId, Operation, Priority, Request, Response, ShardHeader, ShardKey,
+};
+use crate::types::{ClassId, DiskId, Epoch, MountId, ShardIndex, StripeId};
+use bytes::Bytes;
+use std::path::Path;
+
+const A: MountId = MountId(11);
+const B: MountId = MountId(22);
+
+fn caller(role: Role) -> Caller {
+    let peer = PeerIdentity { name: "somebody".to_owned(), role, serial: Vec::new() };
+    Caller { peer, address: "127.0.0.1:1".parse().unwrap() }
+}
+
+async fn server(directory: &Path) -> Server {
+    let config = NodeConfig::new(vec![directory.to_path_buf()], directory.to_path_buf());
+    Server::open(&config).await.unwrap()
+}
+
+async fn call(server: &Server, mount: MountId, call: DiskCall) -> Result<DiskReply> {
+    match server.answer(&caller(Role::Client), mount, Order::Disk { slot: 0, call }).await? {
+        Answer::Disk(reply) => Ok(reply),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn lock(server: &Server, mount: MountId) -> Result<DiskReply> {
+    call(server, mount, DiskCall::Lock { holder: format!("mount {mount}") }).await
+}
+
+fn open(name: &str, mode: OpenMode) -> DiskCall {
+    DiskCall::Open { name: name.to_owned(), mode }
+}
+
+fn kind<T>(result: Result<T>) -> Option<ErrorKind> {
+    result.err().map(|error| error.kind())
+}
+
+async fn opened(server: &Server, mount: MountId, name: &str, mode: OpenMode) -> FileId {
+    match call(server, mount, open(name, mode)).await.unwrap() {
+        DiskReply::Opened(file) => file,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn changes_need_the_lease() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = server(directory.path()).await;
+    let make = || open("superblock", OpenMode::CreateNew);
+    assert_eq!(kind(call(&server, A, make()).await), Some(ErrorKind::Unavailable), "nobody has it");
+    lock(&server, A).await.unwrap();
+    let file = opened(&server, A, "superblock", OpenMode::CreateNew).await;
+    let data = Bytes::from_static(b"hello");
+    let write = |durable| DiskCall::Write { file, offset: 0, data: data.clone(), durable };
+    call(&server, A, write(true)).await.unwrap();
+    // Another mount may look, and no more.
+    assert_eq!(kind(lock(&server, B).await), Some(ErrorKind::Refused));
+    let seen = opened(&server, B, "superblock", OpenMode::Read).await;
+    let read = DiskCall::Read { file: seen, offset: 1, length: 4 };
+    let reply = call(&server, B, read).await.unwrap();
+    assert!(matches!(reply, DiskReply::Bytes(bytes) if bytes[..] == b"ello"[..]));
+    for change in [
+        open("superblock", OpenMode::Write),
+        DiskCall::Remove("superblock".to_owned()),
+        DiskCall::CreateDir("log".to_owned()),
+        DiskCall::SyncDir(String::new()),
+    ] {
+        let shown = format!("{change:?}");
+        assert_eq!(kind(call(&server, B, change).await), Some(ErrorKind::Superseded), "{shown}");
+    }
+    // Files belong to who has opened them.
+    assert_eq!(kind(call(&server, B, DiskCall::Length(file)).await), Some(ErrorKind::Unavailable));
+    call(&server, A, DiskCall::Unlock).await.unwrap();
+    lock(&server, B).await.unwrap();
+    assert_eq!(kind(call(&server, A, write(false)).await), Some(ErrorKind::Superseded));
+    assert_eq!(kind(call(&server, A, DiskCall::Unlock).await), None, "it holds nothing");
+    opened(&server, B, "superblock", OpenMode::Write).await;
+}
+
+#[tokio::test]
+async fn mounts_touch_only_what_is_theirs() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("shards")).unwrap();
+    std::fs::write(directory.path().join("shards/x"), "x").unwrap();
+    let server = server(directory.path()).await;
+    lock(&server, A).await.unwrap();
+    for name in ["shards/x", "index.redb", "lock", "../x", "/etc/passwd", "logs/x", "log/../lock"] {
+        let refused = kind(call(&server, A, open(name, OpenMode::Read)).await);
+        let kinds = [Some(ErrorKind::Refused), Some(ErrorKind::Internal)];
+        assert!(kinds.contains(&refused), "{name}: {refused:?}");
+        let to = DiskCall::Rename { from: "log/a".to_owned(), to: name.to_owned() };
+        assert!(call(&server, A, to).await.is_err(), "{name}");
+    }
+    let file = opened(&server, A, "superblock", OpenMode::CreateNew).await;
+    let long = DiskCall::Read { file, offset: 0, length: u32::MAX };
+    assert_eq!(kind(call(&server, A, long).await), Some(ErrorKind::Refused));
+    let nowhere = Order::Disk { slot: 7, call: DiskCall::Space };
+    let answer = server.answer(&caller(Role::Client), A, nowhere).await;
+    assert_eq!(kind(answer), Some(ErrorKind::Refused));
+}
+
+#[tokio::test]
+async fn an_empty_directory_becomes_a_disk() {
+    use crate::disk::superblock::{self, MemberList, Superblock};
+    let directory = tempfile::tempdir().unwrap();
+    let server = server(directory.path()).await;
+    lock(&server, A).await.unwrap();
+    let key = ShardKey { stripe: StripeId(0x1_0000_0001), index: ShardIndex(0) };
+    let header = ShardHeader {
+        key,
+        class: ClassId(0),
+        data_shards: 1,
+        parity_shards: 0,
+        cell_bytes: 64,
+        epoch: Epoch(1),
+    };
+    let begin = |mount| {
+        let (disk, epoch, priority) = (DiskId(4), Epoch(1), Priority::Sync);
+        let request = Request { disk, epoch, priority, operation: Operation::Begin(header) };
+        let server = &server;
+        async move {
+            let caller = caller(Role::Client);
+            server.answer(&caller, mount, Order::Shard(request)).await
+        }
+    };
+    assert_eq!(kind(begin(A).await), Some(ErrorKind::Unavailable), "there is no such disk");
+    let superblock = Superblock {
+        volume: crate::types::VolumeId([3; 16]),
+        name: "lab".to_owned(),
+        disk: DiskId(4),
+        sequence: 1,
+        members: MemberList { epoch: Epoch(1), ..MemberList::default() },
+    };
+    let disk = crate::disk::local::LocalDisk::open(directory.path()).unwrap();
+    superblock::create(&disk, &superblock).unwrap();
+    assert!(matches!(begin(A).await, Ok(Answer::Shard(Response::Done))));
+    assert_eq!(kind(begin(B).await), Some(ErrorKind::Superseded));
+}
+
+#[test]
+fn roles_bound_what_is_answered() {
+    let disk = |call| Order::Disk { slot: 0, call };
+    let shard = |operation| {
+        let (disk, epoch, priority) = (DiskId(1), Epoch(1), Priority::Read);
+        Order::Shard(Request { disk, epoch, priority, operation })
+    };
+    let key = ShardKey { stripe: StripeId(1), index: ShardIndex(0) };
+    let may = |role, order: &Order| check_role(&caller(role).peer, order).is_ok();
+    for (order, node, admin) in [
+        (Order::Disks, true, true),
+        (disk(DiskCall::Space), true, true),
+        (disk(DiskCall::Lock { holder: String::new() }), false, false),
+        (disk(open("superblock", OpenMode::Read)), false, false),
+        (shard(Operation::Stat(key)), true, false),
+        (shard(Operation::Fetch(key, Vec::new())), true, false),
+        (shard(Operation::Delete(key)), false, false),
+        (shard(Operation::Space), false, false),
+    ] {
+        assert!(may(Role::Client, &order), "{order:?}");
+        assert_eq!(may(Role::Node, &order), node, "{order:?}");
+        assert_eq!(may(Role::Admin, &order), admin, "{order:?}");
+    }
+}
