@@ -9,6 +9,8 @@ use ironfs::fs::Fs;
 use ironfs::fs::file::WriteHow;
 use ironfs::fs::namespace::NewFile;
 use ironfs::types::{FileKind, ROOT_INO};
+use ironfs::volume::Volume;
+use std::sync::Arc;
 use std::time::Duration;
 
 const DISKS: usize = 6;
@@ -95,6 +97,14 @@ fn every_pair_of_disks_and_a_third() {
     }
 }
 
+async fn repair(volume: &Arc<Volume>) -> Checked {
+    let report = volume.repair_run().await.map_err(told("repair"))?;
+    match report.failures.as_slice() {
+        [] => Ok(()),
+        failures => Err(format!("repair: {failures:?}")),
+    }
+}
+
 /// Half of the pairs go while the volume is in use, half before.
 async fn pair(rig: &Rig, first: usize, second: usize) -> Checked {
     let away = |away| [first, second].map(|disk| rig.machine.set_offline(disk, away));
@@ -121,7 +131,21 @@ async fn pair(rig: &Rig, first: usize, second: usize) -> Checked {
     }
     read(&fs, &late, &content(9, 700_000)).await.map_err(told("read what was written late"))?;
 
-    let third = (0..DISKS).find(|disk| *disk != first && *disk != second).unwrap();
+    // They come back while the volume is mounted, and two others may go.
+    away(false);
+    tokio::time::sleep(NOTICED).await;
+    repair(&volume).await?;
+    let mut others = (0..DISKS).filter(|disk| *disk != first && *disk != second);
+    let (third, fourth) = (others.next().unwrap(), others.next().unwrap());
+    [third, fourth].into_iter().for_each(|disk| rig.machine.set_offline(disk, true));
+    read_all(&fs).await.map_err(told("read with two others away"))?;
+    let back = format!("{first}-{second}-back");
+    write(&fs, &back, &content(7, 90_000)).await.map_err(told("write with two others away"))?;
+    [third, fourth].into_iter().for_each(|disk| rig.machine.set_offline(disk, false));
+    tokio::time::sleep(NOTICED).await;
+    repair(&volume).await?;
+
+    away(true);
     rig.machine.set_offline(third, true);
     if read_all(&fs).await.is_ok() {
         return Err("everything can be read with three disks away".to_owned());
@@ -134,13 +158,11 @@ async fn pair(rig: &Rig, first: usize, second: usize) -> Checked {
     let volume = rig.open().await.map_err(told("open again"))?;
     let fs = volume.fs();
     tokio::time::sleep(NOTICED).await;
-    let report = volume.repair_run().await.map_err(told("repair"))?;
-    if !report.failures.is_empty() {
-        return Err(format!("repair: {:?}", report.failures));
-    }
+    repair(&volume).await?;
     read_all(&fs).await.map_err(told("read with all disks"))?;
     read(&fs, &late, &content(9, 700_000)).await.map_err(told("read what was late"))?;
-    for name in names.iter().map(|(name, _size)| name).chain([&late]) {
+    read(&fs, &back, &content(7, 90_000)).await.map_err(told("read what came behind it"))?;
+    for name in names.iter().map(|(name, _size)| name).chain([&late, &back]) {
         fs.unlink(ROOT_INO, name.as_bytes()).await.map_err(told("unlink"))?;
     }
     drop(fs);

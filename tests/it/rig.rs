@@ -66,7 +66,7 @@ impl Rig {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let index = name.strip_prefix('d').and_then(|digits| digits.parse().ok());
             let index =
-                index.ok_or_else(|| Error::internal("a simulated disk has another name"))?;
+                index.ok_or_else(|| Error::refused(format!("{}: no such disk", path.display())))?;
             Ok(OpenDisk::from(machine.disk(index)))
         };
         World { opener: Arc::new(opener), inline: true }

@@ -128,9 +128,14 @@ fn disks_that_are_away_are_no_lack_of_space() {
             error.posix() == Posix::Io && error.to_string().contains("disks are in use"),
             "{error}"
         );
-        drop(fs);
-        rig.kill(volume).await;
         (3..6).for_each(|disk| rig.machine.set_offline(disk, false));
+        tokio::time::sleep(NOTICED).await;
+        fs.write(&root_user(), open, 0, &block, how).await.unwrap();
+        fs.fsync(made.ino, opened.handle, false).await.unwrap();
+        fs.release(made.ino, opened.handle).await.unwrap();
+        drop(fs);
+        volume.shutdown().await.unwrap();
+        drop(volume);
         rig.fsck_clean().await.unwrap();
     });
 }

@@ -194,6 +194,9 @@ fn what_was_not_synced_may_go_when_the_file_is_dropped() {
     let (slow, file) = behind();
     let gate = slow.gate.lock().unwrap();
     (0..10).for_each(|_| file.write(0, b"ab").unwrap());
+    while file.shared.lock().running.is_none() {
+        std::thread::sleep(SILENT / 100);
+    }
     let dropper = std::thread::spawn(move || drop(file));
     std::thread::sleep(SILENT / 10);
     assert!(!dropper.is_finished(), "the call under way is waited for");

@@ -186,7 +186,8 @@ impl Disk for SimDisk {
     }
 
     fn label(&self) -> String {
-        format!("simulated disk {}", self.index)
+        // A path, as that of a directory is: recovery names a member by it, and it is opened again by it.
+        format!("/sim/d{}", self.index)
     }
 }
 
