@@ -127,6 +127,9 @@ pub struct Limits {
     pub disk_queue: u32,
     /// How long a mount waits for disks that are late, in seconds.
     pub disk_wait_s: u32,
+    /// How long a change or an fsync waits while more disks are away than the volume can do without, in seconds. Then it
+    /// fails; the volume goes on once they are back.
+    pub outage_s: u32,
     /// How long a disk in use may be silent before others are preferred, in milliseconds.
     pub disk_suspect_ms: u32,
     /// How long it may be silent before it is taken out of use, in milliseconds.
@@ -174,6 +177,7 @@ impl Default for Limits {
             disk_threads: 2,
             disk_queue: 64,
             disk_wait_s: 10,
+            outage_s: 60,
             disk_suspect_ms: 1000,
             disk_down_ms: 5000,
             disk_out_s: 600,
@@ -193,7 +197,7 @@ impl Default for Limits {
 
 impl Limits {
     /// Name, value, smallest and largest allowed value of each limit.
-    fn ranges(&self) -> [(&'static str, u32, u32, u32); 28] {
+    fn ranges(&self) -> [(&'static str, u32, u32, u32); 29] {
         [
             ("dirty_mib", self.dirty_mib, 64, 65_536),
             ("read_cache_mib", self.read_cache_mib, 1, 1_048_576),
@@ -210,6 +214,7 @@ impl Limits {
             ("disk_threads", self.disk_threads, 1, 64),
             ("disk_queue", self.disk_queue, 4, 65_536),
             ("disk_wait_s", self.disk_wait_s, 0, 3600),
+            ("outage_s", self.outage_s, 1, 3600),
             ("disk_suspect_ms", self.disk_suspect_ms, 10, 600_000),
             ("disk_down_ms", self.disk_down_ms, 100, 600_000),
             ("disk_out_s", self.disk_out_s, 0, 31_536_000),

@@ -26,7 +26,7 @@ use crate::cpu::Cpu;
 use crate::disk::Disk;
 use crate::disk::local::LocalDisk;
 use crate::disk::set::{DiskHandle, DiskSet};
-use crate::disk::superblock::{Member, MemberState};
+use crate::disk::superblock::MemberState;
 use crate::error::{Error, Result};
 use crate::fs::data::{Data, DataLimits, DataParts};
 use crate::fs::{AtimeMode, Clock, Fs, FsOptions, FsParts};
@@ -344,14 +344,24 @@ impl Volume {
             }
         }
         self.disks.admit(handle);
-        let members = self.log.members();
-        let draining = |member: &Member| member.state == MemberState::Draining;
-        if !self.options.read_only && !members.member(id).is_some_and(draining) {
-            self.log.set_disk_state(id, MemberState::Healthy).await?;
+        if let Err(error) = self.note_healthy(id).await {
+            // It is used all the same, and the prober tries again.
+            tracing::debug!("disk {id} is not yet called healthy: {error}");
         }
         self.keepers.look_through(id);
         self.look_again();
         Ok(())
+    }
+
+    /// Has the member list say that a disk is in use, unless it drains.
+    async fn note_healthy(&self, id: DiskId) -> Result<()> {
+        let state = self.log.members().member(id).map(|member| member.state);
+        match state {
+            Some(MemberState::Down | MemberState::Out) if !self.options.read_only => {
+                self.log.set_disk_state(id, MemberState::Healthy).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The disks that are there, or may be used, are others than before.
@@ -411,6 +421,7 @@ fn open_options(config: &Config, read_only: bool) -> OpenOptions {
         flush_every: Duration::from_millis(limits.log_flush_ms.into()),
         checkpoint_every: Duration::from_secs(limits.checkpoint_s.into()),
         checkpoint_bytes: u64::from(limits.checkpoint_mib) * MIB,
+        patience: Duration::from_secs(limits.outage_s.into()),
         ..OpenOptions::default()
     }
 }

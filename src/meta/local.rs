@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 
 mod members;
 mod order;
+mod outage;
 mod rounds;
 pub(crate) mod state;
 #[cfg(test)]
@@ -63,6 +64,8 @@ pub struct LogStatus {
     pub wanted: usize,
     /// Why nothing can be changed any more.
     pub read_only: Option<String>,
+    /// Why changes wait for now.
+    pub waiting: Option<String>,
 }
 
 impl LocalLog {
@@ -134,6 +137,7 @@ impl LocalLog {
             disks: list.log.iter().map(|member| member.disk).collect(),
             wanted: self.shared.wanted(&list),
             read_only: self.shared.stopped(),
+            waiting: self.shared.paused(),
         }
     }
 
@@ -144,7 +148,13 @@ impl LocalLog {
             return Ok(());
         }
         let shared = self.shared.clone();
-        self.detached(async move { shared.tick().await }).await
+        self.detached(async move { shared.tick().await }).await?;
+        if self.shared.has_waiting() {
+            // What an outage has put off; others are at it already otherwise.
+            let _gate = self.shared.gate.lock().await;
+            self.apply_waiting().await?;
+        }
+        Ok(())
     }
 
     /// Copies the state to further disks until as many keep the log as should, or none is left that could. Answers
@@ -216,8 +226,11 @@ impl LocalLog {
         while self.shared.is_full() {
             self.sync().await?;
         }
+        if self.shared.is_paused() {
+            self.shared.until_running(self.shared.patience()).await?;
+        }
         let (answer, mut answered) = oneshot::channel();
-        self.shared.submit(Proposal { commands, encoded, answer });
+        self.shared.submit(Proposal { commands, encoded, answer, deferred: false });
         {
             let _gate = self.shared.gate.lock().await;
             // Whoever had the gate before may have taken these commands along.
@@ -226,7 +239,19 @@ impl LocalLog {
             }
             self.apply_waiting().await?;
         }
-        answered.await.map_err(|_closed| Error::internal("the log gave no answer"))?
+        match answered.try_recv() {
+            Ok(answer) => answer,
+            Err(oneshot::error::TryRecvError::Empty) => self.until_applied(answered).await,
+            Err(oneshot::error::TryRecvError::Closed) => Err(gave_no_answer()),
+        }
+    }
+
+    /// Waits for what an outage has put off. Given up, it is never applied.
+    async fn until_applied(&self, answered: oneshot::Receiver<Answer>) -> Answer {
+        match tokio::time::timeout_at(self.shared.patience(), answered).await {
+            Ok(answer) => answer.map_err(|_closed| gave_no_answer())?,
+            Err(_late) => Err(Error::unavailable("the volume waits for disks")),
+        }
     }
 }
 
@@ -264,6 +289,13 @@ impl Views for LocalLog {
     fn changes(&self) -> &Changes {
         &self.shared.changes
     }
+}
+
+/// The replies to what was proposed, and the position behind it.
+type Answer = Result<(Vec<Reply>, LogPosition)>;
+
+fn gave_no_answer() -> Error {
+    Error::internal("the log gave no answer")
 }
 
 /// What a log that has stopped answers.

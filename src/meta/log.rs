@@ -29,6 +29,7 @@ use crate::types::{DiskId, Epoch, LogPosition, VolumeId};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
+use std::ops::Range;
 use std::time::Duration;
 
 pub mod merge;
@@ -105,16 +106,7 @@ impl LogWriter {
     ) -> Result<Self> {
         make_dir(&*disk, LOG_DIR)?;
         remove_chains(&*disk, |base| Some(base) != keep)?;
-        let room = disk.space()?.total_bytes / SPARES_SHARE / segment_bytes.max(1);
-        let spares_max =
-            usize::try_from(room).unwrap_or(usize::MAX).saturating_add(1).min(SPARES_MAX);
-        let (files, current) = (Vec::new(), None);
-        let mut writer = Self { disk, chain, segment_bytes, spares: 0, spares_max, files, current };
-        match writer.prepare_spares() {
-            // A device that is full already goes without.
-            Err(error) if !error.is(Posix::NoSpace) => Err(error),
-            Ok(()) | Err(_) => Ok(writer),
-        }
+        Self::start(disk, chain, segment_bytes, Vec::new())
     }
 
     /// Writes a batch behind the last one; durable on return. After an error the disk has left the log.
@@ -133,6 +125,56 @@ impl LogWriter {
         current.file.write_durably(current.offset, batch.bytes())?;
         self.current = Some(Current { offset: current.offset + length, ..current });
         Ok(())
+    }
+
+    /// Goes on with `chain` on a disk that was away: it has all of `needed`, and nothing behind that counts. The next batch
+    /// begins a new file: a write of before that hangs still may come later, and must not meet one that counts.
+    ///
+    /// Errors: those of the disk; `Corrupt` if a record of `needed` is not there.
+    pub fn resume(
+        disk: Arc<dyn Disk>,
+        chain: Chain,
+        segment_bytes: u64,
+        needed: Range<LogPosition>,
+    ) -> Result<Self> {
+        let copy = scan::scan(&*disk, chain.volume, chain.base)?;
+        let copy = copy.filter(|copy| copy.base == chain.base);
+        let has = |position: &u64| {
+            copy.as_ref().is_some_and(|copy| copy.records.contains_key(&LogPosition(*position)))
+        };
+        if let Some(absent) = (needed.start.get()..needed.end.get()).find(|at| !has(at)) {
+            let context = format!("{}: record {absent} of the log is not there", disk.label());
+            return Err(Error::corrupt(context));
+        }
+        let ours = list_files(&*disk)?.into_iter();
+        let ours = ours.filter(|(_name, base, _first)| *base == chain.base);
+        let (behind, files): (Vec<_>, Vec<_>) =
+            ours.map(|(_name, _base, first)| first).partition(|first| *first >= needed.end);
+        for first in &behind {
+            ignore_absent(disk.remove(&chain.file_name(*first)))?;
+        }
+        if !behind.is_empty() {
+            disk.sync_dir(LOG_DIR)?;
+        }
+        Self::start(disk, chain, segment_bytes, files)
+    }
+
+    fn start(
+        disk: Arc<dyn Disk>,
+        chain: Chain,
+        segment_bytes: u64,
+        files: Vec<LogPosition>,
+    ) -> Result<Self> {
+        let room = disk.space()?.total_bytes / SPARES_SHARE / segment_bytes.max(1);
+        let spares_max =
+            usize::try_from(room).unwrap_or(usize::MAX).saturating_add(1).min(SPARES_MAX);
+        let current = None;
+        let mut writer = Self { disk, chain, segment_bytes, spares: 0, spares_max, files, current };
+        match writer.prepare_spares() {
+            // A device that is full already goes without.
+            Err(error) if !error.is(Posix::NoSpace) => Err(error),
+            Ok(()) | Err(_) => Ok(writer),
+        }
     }
 
     /// Removes files whose records are all before `position`.
@@ -259,6 +301,11 @@ impl LogDisk {
         answer.map_err(|error| error.while_doing(context))
     }
 
+    /// Whether it is on the disk of `handle`.
+    pub fn is_on(&self, handle: &Arc<DiskHandle>) -> bool {
+        Arc::ptr_eq(&self.handle, handle)
+    }
+
     async fn work(
         &self,
         job: impl FnOnce(&mut LogWriter) -> Result<()> + Send + 'static,
@@ -267,6 +314,13 @@ impl LogDisk {
         // A panic inside leaves at worst a file without its latest batch, and that disk out of the log.
         let job = move || job(&mut writer.lock().unwrap_or_else(PoisonError::into_inner));
         self.handle.queue.run(job).await
+    }
+}
+
+/// Forgets the log on a disk; what is under way there does not matter any more.
+pub fn forget(member: LogDisk) {
+    if !member.handle.queue.is_inline() {
+        drop_apart(member);
     }
 }
 
@@ -286,13 +340,15 @@ impl SegmentLog {
         self.members.push(member);
     }
 
-    /// Forgets a disk; what is under way there does not matter any more.
-    pub fn remove(&mut self, disk: DiskId) {
-        for member in self.members.extract_if(.., |member| member.id() == disk) {
-            if !member.handle.queue.is_inline() {
-                drop_apart(member);
-            }
-        }
+    /// The log on one disk.
+    pub fn get(&self, disk: DiskId) -> Option<&LogDisk> {
+        self.members.iter().find(|member| member.id() == disk)
+    }
+
+    /// Takes a disk out: nothing more is written there.
+    pub fn remove(&mut self, disk: DiskId) -> Option<LogDisk> {
+        let at = self.members.iter().position(|member| member.id() == disk)?;
+        Some(self.members.remove(at))
     }
 
     /// Appends a batch on all disks at once. Answers with the disks on which it is not durable: those that failed, and

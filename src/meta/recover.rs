@@ -7,16 +7,16 @@
 
 use crate::class::Class;
 use crate::config::labels::Labels;
+use crate::disk::Disk;
 use crate::disk::mirror::OnDead;
 use crate::disk::queue::DiskQueue;
 use crate::disk::set::{DiskHandle, DiskSet};
 use crate::disk::superblock::{Member, MemberList, MemberState, Superblock};
-use crate::disk::{Disk, OpenMode};
 use crate::error::{Error, Result};
 use crate::meta::Log;
 use crate::meta::client::Views;
 use crate::meta::command::Command;
-use crate::meta::local::state::{Overlay, beside, open_copy, open_mirror, read_clean, replay};
+use crate::meta::local::state::{Overlay, attach, open_mirror, read_clean, replay};
 use crate::meta::local::{Deaths, LocalLog, Start, StateHandle};
 use crate::meta::log::merge::Merged;
 use crate::meta::log::scan::scan;
@@ -71,6 +71,8 @@ pub struct OpenOptions {
     pub checkpoint_every: Duration,
     /// Bytes of log after which the state is made durable early.
     pub checkpoint_bytes: u64,
+    /// How long a change or a sync waits while too many disks are away.
+    pub patience: Duration,
 }
 
 /// Metadata that is open.
@@ -120,6 +122,7 @@ impl Default for OpenOptions {
             flush_every: Duration::from_secs(1),
             checkpoint_every: Duration::from_secs(5),
             checkpoint_bytes: 32 << 20,
+            patience: Duration::from_secs(60),
         }
     }
 }
@@ -329,8 +332,7 @@ impl Survey {
         let mut used = vec![handle.id];
         let equals = self.copies.iter().filter(|(disk, other)| *disk != handle.id && *other == at);
         for other in equals.filter_map(|(disk, _at)| disks.get(*disk)) {
-            let file = open_copy(&*other.disk, OpenMode::Write).and_then(|f| beside(&other, f));
-            match file.and_then(|file| mirror.attach(other.id, file)) {
+            match attach(&mirror, &other) {
                 Ok(true) => used.push(other.id),
                 Ok(false) => {}
                 Err(error) => drop(disks.report(other.id, &error)),

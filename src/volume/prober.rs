@@ -90,6 +90,9 @@ impl Volume {
         };
         match answer {
             Ok(Ok((space, shards))) => {
+                if let Err(error) = self.note_healthy(id).await {
+                    tracing::debug!("disk {id} is not yet called healthy: {error}");
+                }
                 self.disks.note_suspect(id, slow);
                 self.disks.note_space(id, space);
                 if !shards && !self.options.read_only {

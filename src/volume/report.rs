@@ -61,7 +61,11 @@ impl Volume {
     ///
     /// Errors: the reason why not.
     pub fn health(&self) -> Result<()> {
-        match self.log.status().read_only {
+        let log = self.log.status();
+        if let Some(reason) = log.waiting {
+            return Err(Error::unavailable(format!("the volume waits for disks: {reason}")));
+        }
+        match log.read_only {
             Some(reason) if !self.options.read_only => {
                 Err(Error::unavailable(format!("the volume is read-only: {reason}")))
             }
@@ -95,6 +99,7 @@ impl Volume {
         let (problems, actions) = self.problems(&disks, worst, &log);
         let state = match (&log.read_only, problems.is_empty()) {
             (Some(_), _) => "read-only",
+            (None, _) if log.waiting.is_some() => "waiting",
             (None, true) => "healthy",
             (None, false) => "degraded",
         };
@@ -191,6 +196,10 @@ impl Volume {
         if let Some(reason) = log.read_only.as_deref().filter(|_reason| !self.options.read_only) {
             problems.push(format!("nothing can be changed: {reason}"));
             actions.push("bring disks back, then unmount and mount again".into());
+        }
+        if let Some(reason) = &log.waiting {
+            problems.push(format!("changes wait: {reason}"));
+            actions.push("bring disks back: all goes on by itself then".into());
         }
         for disk in disks.iter().filter(|disk| disk.state == "down") {
             problems.push(format!(

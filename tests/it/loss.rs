@@ -241,8 +241,9 @@ fn pairs_of_eight_disks_of_two_sizes() {
 }
 
 #[test]
-fn losing_every_log_disk_makes_a_mount_read_only() {
+fn without_any_log_disk_changes_wait_fail_and_go_on_with_them() {
     let volume = Volume::format("4+2", 6);
+    volume.set_limit("outage_s", 60, 4);
     volume.mount();
     write_files(&volume.mnt());
     fsynced_write(&volume.mnt().join("last"), b"acknowledged");
@@ -259,18 +260,34 @@ fn losing_every_log_disk_makes_a_mount_read_only() {
             fs::rename(&volume.disks[*disk], aside.join(format!("d{disk}"))).unwrap();
         }
     });
-    volume.wait_status("the volume is read-only", |status| status["state"] == "read-only");
+    volume.wait_status("changes wait", |status| status["state"] == "waiting");
     let error = fs::write(volume.mnt().join("new"), b"x").expect_err("nothing can be changed");
-    assert!(matches!(error.raw_os_error(), Some(libc::EROFS | libc::EIO)), "{error}");
+    assert_eq!(error.raw_os_error(), Some(libc::EIO), "{error}");
+    let waits = volume.mnt().join("waits");
+    let waiting = std::thread::spawn(move || fsynced_write(&waits, b"when they are back"));
     for disk in &log {
         fs::rename(aside.join(format!("d{disk}")), &volume.disks[*disk]).unwrap();
     }
-    // Not even an unmount can be clean; it must not hang.
-    drop(ironfs().arg("umount").arg(volume.mnt()).output().unwrap());
-    volume.mount();
+    waiting.join().unwrap();
+    volume.wait_status("all is well", |status| status["state"] == "healthy");
     check_files(&volume.mnt());
     assert_eq!(fs::read(volume.mnt().join("last")).unwrap(), b"acknowledged");
     fsynced_write(&volume.mnt().join("new"), b"writable again");
+
+    // Unmounted while they are away, it says so, and hangs for no longer than it waits for them.
+    volume.stopped(|| {
+        for disk in &log {
+            fs::rename(&volume.disks[*disk], aside.join(format!("d{disk}"))).unwrap();
+        }
+    });
+    volume.wait_status("changes wait", |status| status["state"] == "waiting");
+    drop(ironfs().arg("umount").arg(volume.mnt()).output().unwrap());
+    for disk in &log {
+        fs::rename(aside.join(format!("d{disk}")), &volume.disks[*disk]).unwrap();
+    }
+    volume.mount();
+    check_files(&volume.mnt());
+    assert_eq!(fs::read(volume.mnt().join("new")).unwrap(), b"writable again");
     volume.umount();
     volume.fsck();
 }

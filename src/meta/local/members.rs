@@ -10,7 +10,7 @@ use crate::disk::set::DiskHandle;
 use crate::disk::superblock::{self, LogMember, Member, MemberList, MemberState, Superblock};
 use crate::error::{Error, Result};
 use crate::meta::log::record::Batch;
-use crate::meta::log::{Chain, LogDisk, LogWriter, SILENT, remove_chains};
+use crate::meta::log::{Chain, LogDisk, LogWriter, SILENT, forget, remove_chains};
 use crate::types::{DiskId, Epoch};
 use futures_util::future::join_all;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl Shared {
         tracing::warn!(disk = disk.get(), %error, "a disk has left the metadata log");
         self.disks.report(disk, error);
         self.stop_if_superseded();
-        side.log.remove(disk);
+        side.log.remove(disk).into_iter().for_each(forget);
         side.failed.insert(disk);
         side.avoid.insert(disk, Instant::now() + AVOID);
     }
@@ -52,6 +52,9 @@ impl Shared {
     pub(super) async fn drop_lost(&self, side: &mut Side) -> Result<()> {
         self.stop_if_superseded();
         self.check_running()?;
+        if self.is_paused() {
+            self.resume(side).await?;
+        }
         let dead = self.deaths.take();
         for disk in side.log.disks() {
             if self.disks.get(disk).is_none() {
@@ -98,7 +101,7 @@ impl Shared {
         if state == MemberState::Healthy {
             side.avoid.remove(&disk);
         } else if !state.is_used() && side.log.disks().contains(&disk) {
-            side.log.remove(disk);
+            side.log.remove(disk).into_iter().for_each(forget);
             side.failed.insert(disk);
         }
         self.change(&mut side, list).await
@@ -170,22 +173,24 @@ impl Shared {
             (current.epoch, current.log.clone(), self.majority(&current))
         };
         (list.previous_epoch, list.epoch, list.previous_log) = (epoch, epoch.next(), log);
+        if let Some(reason) = self.too_few(side, self.usable(&list).len(), needed) {
+            return Err(self.pause(&reason));
+        }
         loop {
             let members = side.log.disks();
             list.log.retain(|member| members.contains(&member.disk));
             for member in &mut list.disks {
                 let down = self.disks.get(member.disk).is_none();
-                if down
-                    && member.state == MemberState::Healthy
-                    && side.failed.contains(&member.disk)
-                {
+                let knows_better =
+                    side.failed.contains(&member.disk) || side.offered.contains(&member.disk);
+                if down && member.state == MemberState::Healthy && knows_better {
                     member.state = MemberState::Down;
                 }
             }
-            if list.log.is_empty() {
-                self.stop("all disks with the metadata log are gone");
-                return Err(read_only("all disks with the metadata log are gone"));
+            if let Some(reason) = self.too_few(side, self.usable(&list).len(), needed) {
+                return Err(self.pause(&reason));
             }
+            side.offered.extend(self.usable(&list).iter().map(|handle| handle.id));
             let failed = self.write_list(&list).await;
             for (disk, error) in &failed {
                 self.lose(side, *disk, error);
@@ -197,22 +202,18 @@ impl Shared {
                 break;
             }
         }
-        let took = self.usable(&list).len();
-        if took < needed {
-            let reason = format!(
-                "{took} of its disks answer, and {needed} must, so that nobody else mounts it"
-            );
-            self.stop(&reason);
-            return Err(read_only(&reason));
+        if let Some(reason) = self.too_few(side, self.usable(&list).len(), needed) {
+            return Err(self.pause(&reason));
         }
         tracing::info!(epoch = list.epoch.get(), log = ?members_of(&list), "member list in force");
         self.members.send_replace(list);
+        side.offered.clear();
         self.release_failed(side).await
     }
 
     /// Disks that must take a list if other machines may reach them: any two such sets share one, which shows the list to
     /// a mount that comes, or turns this one away.
-    fn majority(&self, list: &MemberList) -> usize {
+    pub(super) fn majority(&self, list: &MemberList) -> usize {
         if !self.options.shared {
             return 0;
         }
@@ -221,7 +222,7 @@ impl Shared {
     }
 
     /// The disks in use that `list` names.
-    fn usable(&self, list: &MemberList) -> Vec<Arc<DiskHandle>> {
+    pub(super) fn usable(&self, list: &MemberList) -> Vec<Arc<DiskHandle>> {
         let named = |handle: &Arc<DiskHandle>| list.member(handle.id).is_some();
         self.disks.healthy().into_iter().filter(named).collect()
     }
@@ -323,7 +324,7 @@ impl Shared {
             return Ok(());
         }
         for disk in leaving {
-            side.log.remove(disk);
+            side.log.remove(disk).into_iter().for_each(forget);
             side.failed.insert(disk);
         }
         self.change(side, list).await
@@ -461,7 +462,7 @@ impl Shared {
 }
 
 /// What `work` on a disk answers, unless the disk is silent.
-async fn in_time<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(super) async fn in_time<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let silent = |_elapsed| Err(Error::unavailable(format!("no answer for {SILENT:?}")));
     tokio::time::timeout(SILENT, work).await.unwrap_or_else(silent)
 }

@@ -1,11 +1,11 @@
 //! The order of commands, and the state that they are applied to. One job at a time changes the state.
 
-use super::state::{open_mirror, replay};
+use super::state::{attach, open_mirror, replay};
 use super::{read_only, rounds};
 use crate::disk::mirror::{MirrorFile, OnDead};
 use crate::disk::queue::DiskQueue;
 use crate::disk::set::DiskSet;
-use crate::disk::superblock::MemberList;
+use crate::disk::superblock::{LogMember, MemberList};
 use crate::error::{Error, Result};
 use crate::meta::Reply;
 use crate::meta::changes::Changes;
@@ -87,6 +87,8 @@ pub(super) struct Proposal {
     pub(super) commands: Vec<Command>,
     pub(super) encoded: Vec<Bytes>,
     pub(super) answer: Answerer,
+    /// It met an outage. If its proposer goes away before it is applied, it never is.
+    pub(super) deferred: bool,
 }
 
 /// Whom the replies and the position behind the last command go to.
@@ -123,6 +125,8 @@ pub(super) struct Shared {
     /// Checkpoints since the start.
     pub(super) checkpoints: AtomicU64,
     pub(super) deaths: Deaths,
+    /// Why changes wait, while they do.
+    pub(super) waits: watch::Sender<Option<String>>,
     pub(super) changes: Changes,
     waiting: Mutex<Vec<Proposal>>,
     order: Mutex<Order>,
@@ -182,6 +186,7 @@ impl Shared {
             checkpointed: AtomicU64::new(start.checkpointed.get()),
             checkpoints: AtomicU64::new(0),
             deaths: start.deaths,
+            waits: watch::channel(None).0,
             changes: Changes::default(),
             waiting: Mutex::new(Vec::new()),
             order: Mutex::new(order),
@@ -204,7 +209,8 @@ impl Shared {
         let waiting =
             std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         let (mut commands, mut encoded, mut answers) = (Vec::new(), Vec::new(), Vec::new());
-        for proposal in waiting {
+        let wanted = |proposal: &Proposal| !proposal.deferred || !proposal.answer.is_closed();
+        for proposal in waiting.into_iter().filter(wanted) {
             answers.push((proposal.commands.len(), proposal.answer));
             commands.extend(proposal.commands);
             encoded.extend(proposal.encoded);
@@ -220,6 +226,7 @@ impl Shared {
                 self.stop(&reason);
                 return refuse(answers, &Error::internal(reason));
             }
+            Err(_waiting) if self.is_paused() => return self.defer(answers, commands, encoded),
             Err(error) => return refuse(answers, &error),
         };
         commands.iter().for_each(|command| self.changes.note(command));
@@ -232,6 +239,29 @@ impl Shared {
             // A proposer that is gone has its command applied all the same.
             drop(answer.send(Ok((replies, end))));
         }
+    }
+
+    /// Puts back what cannot be applied before disks are back.
+    fn defer(
+        &self,
+        answers: Vec<(usize, Answerer)>,
+        mut commands: Vec<Command>,
+        mut encoded: Vec<Bytes>,
+    ) {
+        let mut deferred = Vec::with_capacity(answers.len());
+        for (count, answer) in answers {
+            let (commands, encoded) =
+                (commands.drain(..count).collect(), encoded.drain(..count).collect());
+            deferred.push(Proposal { commands, encoded, answer, deferred: true });
+        }
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        deferred.append(&mut waiting);
+        *waiting = deferred;
+    }
+
+    /// Whether something waits to be applied.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     fn apply(&self, first: LogPosition, commands: &[Command]) -> Result<Vec<Reply>> {
@@ -261,29 +291,44 @@ impl Shared {
             mirror.fence();
         }
         let log = self.members.borrow().log.clone();
+        let mut away = false;
         for member in &log {
-            match self.reopen(member.disk) {
-                Ok(state) => {
+            match self.reopen(member.disk, &log) {
+                Ok((state, used)) => {
                     *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
-                    // The others are made anew as copies of this one.
+                    // The others are made anew as copies of these.
                     let mut deaths = self.deaths.lock();
                     deaths.clear();
-                    deaths.extend(log.iter().map(|m| m.disk).filter(|disk| *disk != member.disk));
+                    deaths.extend(log.iter().map(|m| m.disk).filter(|disk| !used.contains(disk)));
                     return Ok(true);
                 }
                 Err(error) => {
+                    away |= self.disks.get(member.disk).is_none();
                     tracing::warn!(disk = member.disk.get(), %error, "this copy does not open");
                 }
             }
+        }
+        if away {
+            return Err(self.pause("the disks with the metadata are away"));
         }
         self.stop(&format!("no copy of the metadata can be opened: {error}"));
         Err(read_only("no copy of the metadata can be opened"))
     }
 
-    fn reopen(&self, disk: DiskId) -> Result<StateHandle> {
+    /// The copy on `disk` and those of `log` that are equal to it, with all that was applied.
+    fn reopen(&self, disk: DiskId, log: &[LogMember]) -> Result<(StateHandle, Vec<DiskId>)> {
         let handle = self.disks.get(disk);
         let handle = handle.ok_or_else(|| Error::unavailable("the disk is down"))?;
         let mirror = open_mirror(&handle, self.deaths.listener(self.disks.clone()))?;
+        let mut used = vec![disk];
+        let others = log.iter().filter(|member| member.disk != disk);
+        for other in others.filter_map(|member| self.disks.get(member.disk)) {
+            match attach(&mirror, &other) {
+                Ok(true) => used.push(other.id),
+                Ok(false) => {}
+                Err(error) => drop(self.disks.report(other.id, &error)),
+            }
+        }
         let opened = Store::open(mirror.clone(), self.options.cache_bytes).and_then(|store| {
             let at = store.applied();
             let order = self.order();
@@ -296,7 +341,7 @@ impl Shared {
         if opened.is_err() {
             mirror.fence();
         }
-        Ok(StateHandle { store: Arc::new(opened?), mirror: Some(mirror) })
+        Ok((StateHandle { store: Arc::new(opened?), mirror: Some(mirror) }, used))
     }
 
     /// Ends all changes, because of `reason`. What is not durable by now never becomes so.

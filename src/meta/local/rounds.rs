@@ -1,6 +1,7 @@
 //! Rounds of group commit, checkpoints, and what is due from time to time.
 
 use super::order::{Shared, position};
+use super::outage::Return;
 use super::state::write_clean;
 use crate::error::{Error, Result};
 use crate::meta::log::record::Batch;
@@ -18,6 +19,9 @@ pub(crate) struct Side {
     pub(super) log: SegmentLog,
     /// Log disks that failed and are in the list still.
     pub(super) failed: BTreeSet<DiskId>,
+    /// Disks that were given a list that is not in force.
+    pub(super) offered: BTreeSet<DiskId>,
+    pub(super) back: Return,
     /// Disk to which the state is being copied.
     pub(super) joining: Option<DiskId>,
     /// Disks that failed to keep the log, and when they may be tried again.
@@ -28,11 +32,13 @@ pub(crate) struct Side {
 }
 
 impl Side {
-    pub(super) const fn new(volume: VolumeId, base: Epoch) -> Self {
+    pub(super) fn new(volume: VolumeId, base: Epoch) -> Self {
         Self {
             chain: Chain { volume, base },
             log: SegmentLog::new(Vec::new()),
             failed: BTreeSet::new(),
+            offered: BTreeSet::new(),
+            back: Return::default(),
             joining: None,
             avoid: BTreeMap::new(),
             checkpoint_due: None,
@@ -42,13 +48,22 @@ impl Side {
 }
 
 impl Shared {
-    /// Makes everything before `target` durable.
+    /// Makes everything before `target` durable. Waits for disks if it has to, though not for ever.
     pub(super) async fn sync_to(&self, target: LogPosition) -> Result<()> {
-        let mut side = self.side.lock().await;
-        if position(&self.durable) >= target {
-            return Ok(());
+        let deadline = self.patience();
+        loop {
+            let answer = {
+                let mut side = self.side.lock().await;
+                if position(&self.durable) >= target {
+                    return Ok(());
+                }
+                self.round(&mut side).await
+            };
+            if answer.is_ok() || !self.is_paused() {
+                return answer;
+            }
+            self.until_running(deadline).await?;
         }
-        self.round(&mut side).await
     }
 
     /// Appends what was applied since the last round on all log disks. Durable on return, under a member list that
@@ -135,9 +150,9 @@ impl Shared {
         }
         self.checkpointed.store(answer.get(), Ordering::SeqCst);
         self.checkpoints.fetch_add(1, Ordering::Relaxed);
-        self.order().forget(answer);
         // A copy that missed this checkpoint must not count any more before the log that it needs is freed.
         self.drop_lost(side).await?;
+        self.order().forget(answer);
         for (disk, error) in side.log.trim(answer).await {
             self.lose(side, disk, &error);
         }

@@ -99,6 +99,12 @@ pub(crate) fn open_mirror(handle: &DiskHandle, on_dead: OnDead) -> Result<Mirror
     MirrorFile::open(handle.id, file, on_dead)
 }
 
+/// Takes the copy on a further disk into `mirror`, which nobody has opened yet, if it is equal.
+pub(crate) fn attach(mirror: &MirrorFile, handle: &DiskHandle) -> Result<bool> {
+    let file = beside(handle, open_copy(&*handle.disk, OpenMode::Write)?)?;
+    mirror.attach(handle.id, file)
+}
+
 /// The file of a copy, written by a thread of its own: a disk that hangs must not hold up the others, and all copies
 /// are written at once.
 pub(crate) fn beside(handle: &DiskHandle, file: Arc<dyn DiskFile>) -> Result<Arc<dyn DiskFile>> {

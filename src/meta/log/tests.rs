@@ -441,3 +441,58 @@ fn a_full_device_takes_one_more_file_and_trimming_gives_it_back() {
     assert_eq!(Merged::new(vec![copy(&disk)]).tail(LogPosition(15)).unwrap().len(), 5);
     assert!(writer.append(&batch(20, 90)).unwrap_err().is(Posix::NoSpace));
 }
+
+#[test]
+fn a_disk_that_was_away_goes_on_in_a_new_file() {
+    let machine = SimMachine::new(1, 1);
+    let (disk, mut before) = filled(&machine, 0);
+    // Acknowledged are 15 records; the last batch was not, and is there all the same.
+    let needed = LogPosition(0)..LogPosition(15);
+    before.append(&batch(15, 3)).unwrap();
+    let files = log_files(&machine, 0);
+    let mut after = LogWriter::resume(disk.clone(), CHAIN, SEGMENT, needed).unwrap();
+    after.append(&batch(15, 5)).unwrap();
+    assert_eq!(positions(&copy(&disk)), (0..20).collect::<Vec<_>>());
+    assert_eq!(log_files(&machine, 0).len(), files.len() + 1, "{files:?}");
+    // A write of before comes late: what counts by now is in another file.
+    before.append(&batch(18, 1)).unwrap();
+    after.append(&batch(20, 1)).unwrap();
+    let copy = copy(&disk);
+    assert_eq!(positions(&copy), (0..21).collect::<Vec<_>>());
+    let tail = Merged::new(vec![copy]).tail(LogPosition(0)).unwrap();
+    assert_eq!(tail[18..], [command(18, 100), command(19, 100), command(20, 100)]);
+    // Trimmed as any other.
+    after.trim(LogPosition(20)).unwrap();
+    assert!(log_files(&machine, 0).len() < files.len());
+}
+
+#[test]
+fn a_file_that_nothing_acknowledged_is_in_is_made_anew() {
+    let machine = SimMachine::new(1, 1);
+    let disk = machine.disk(0);
+    let mut before = writer(&disk);
+    before.append(&batch(0, 1)).unwrap();
+    let needed = LogPosition(0)..LogPosition(0);
+    let mut after = LogWriter::resume(disk.clone(), CHAIN, SEGMENT, needed).unwrap();
+    assert_eq!(log_files(&machine, 0), Vec::<String>::new());
+    after.append(&batch(0, 2)).unwrap();
+    assert_eq!(positions(&copy(&disk)), [0, 1]);
+}
+
+#[test]
+fn a_disk_that_has_lost_a_record_does_not_go_on() {
+    let machine = SimMachine::new(1, 1);
+    let (disk, _before) = filled(&machine, 0);
+    let resume = |chain, needed| LogWriter::resume(disk.clone(), chain, SEGMENT, needed);
+    let needed = LogPosition(0)..LogPosition(15);
+    let other = Chain { base: Epoch(2), ..CHAIN };
+    assert_eq!(resume(other, needed.clone()).unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(
+        resume(CHAIN, LogPosition(0)..LogPosition(16)).unwrap_err().kind(),
+        ErrorKind::Corrupt
+    );
+    let first = log_files(&machine, 0)[0].clone();
+    assert!(machine.zero(0, &first, SECTOR_BYTES as u64, 1 << 20));
+    assert_eq!(resume(CHAIN, needed).unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(positions(&copy(&disk)).last(), Some(&14), "what is there stays");
+}

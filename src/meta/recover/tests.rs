@@ -12,9 +12,12 @@ use crate::meta::command::{Command, NewNode};
 use crate::types::{ClassId, DiskId, FileKind, Ino, ROOT_INO, Timestamp, VolumeId};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 const VOLUME: VolumeId = VolumeId([9; 16]);
 const OPTIONS: OpenOptions = OpenOptions {
+    patience: Duration::from_secs(60),
     read_only: false,
     shared: false,
     cache_bytes: 1 << 20,
@@ -238,17 +241,74 @@ async fn a_disk_that_returns_gets_the_log_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_log_disks_the_volume_is_read_only() {
+async fn changes_fail_after_a_while_without_log_disks_and_go_on_with_them() {
     let machine = machine(3, "2+1").await;
     let opened = mount(&machine, &[]).await.unwrap();
     put(&opened, 0..1).await;
+    opened.log.sync().await.unwrap();
+    put(&opened, 1..2).await;
     (0..3).for_each(|disk| machine.set_offline(disk, true));
-    assert!(opened.log.sync().await.unwrap_err().is(Posix::ReadOnly));
-    assert!(opened.log.propose(vec![create(1)]).await.unwrap_err().is(Posix::ReadOnly));
-    assert!(opened.log.status().read_only.is_some());
+    let start = Instant::now();
+    let error = opened.log.sync().await.unwrap_err();
+    assert_eq!((error.kind(), start.elapsed().as_secs()), (ErrorKind::Unavailable, 60), "{error}");
+    assert!(opened.log.status().waiting.is_some() && opened.log.status().read_only.is_none());
+    let error = opened.log.propose(vec![create(2)]).await.unwrap_err();
+    assert_eq!((error.kind(), start.elapsed().as_secs()), (ErrorKind::Unavailable, 120), "{error}");
+    assert!(opened.log.tick().await.is_err() && opened.log.checkpoint().await.is_err());
+    bring_back(&opened, &machine, 0..3);
+    opened.log.sync().await.unwrap();
+    assert_eq!(opened.log.status().waiting, None);
+    put(&opened, 2..3).await;
+    opened.log.sync().await.unwrap();
+    assert_eq!(log_disks(&opened), [1, 2], "none of them had to be made anew");
+    ticks(&opened, 12).await;
     drop(opened);
-    (0..3).for_each(|disk| machine.heal(disk));
-    mount(&machine, &[]).await.unwrap();
+    assert_eq!(count(&mount(&machine, &[]).await.unwrap()), 3);
+}
+
+/// As the prober does with disks that answer again.
+fn bring_back(opened: &Opened, machine: &SimMachine, disks: std::ops::Range<usize>) {
+    for disk in disks {
+        machine.set_offline(disk, false);
+        let id = DiskId(1 + u32::try_from(disk).unwrap());
+        let handle = DiskHandle { id, disk: machine.disk(disk), queue: DiskQueue::inline() };
+        opened.disks.admit(Arc::new(handle));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_log_disks_is_done_when_one_is_back() {
+    let machine = machine(3, "2+1").await;
+    let opened = mount_with(&machine, &[], UNCACHED).await.unwrap();
+    put(&opened, 0..50).await;
+    opened.log.checkpoint().await.unwrap();
+    put(&opened, 50..60).await;
+    (0..3).for_each(|disk| machine.set_offline(disk, true));
+    let log = opened.log.clone();
+    let change = TaskTracker::new().spawn(async move {
+        let (replies, _end) = log.propose(vec![create(60)]).await.unwrap();
+        assert!(replies[0].is_ok(), "{replies:?}");
+        log.sync().await.unwrap();
+    });
+    let waited = Instant::now();
+    while opened.log.status().waiting.is_none() || waited.elapsed() < Duration::from_secs(20) {
+        // Nothing is done, and nothing is lost, however often it is tried.
+        drop(opened.log.tick().await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!change.is_finished());
+    bring_back(&opened, &machine, 1..2);
+    while !change.is_finished() {
+        drop(opened.log.tick().await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    change.await.unwrap();
+    assert_eq!((count(&opened), log_disks(&opened)), (61, vec![2]));
+    assert!(waited.elapsed() < Duration::from_secs(26), "{:?}", waited.elapsed());
+    drop(opened);
+    machine.set_offline(0, false);
+    machine.set_offline(2, false);
+    assert_eq!(count(&mount(&machine, &[]).await.unwrap()), 61);
 }
 
 #[tokio::test(start_paused = true)]
@@ -549,7 +609,7 @@ async fn a_state_that_is_lost_on_all_disks_is_replayed_from_the_last_checkpoint(
     put(&opened, 400..420).await;
     assert_eq!(count(&opened), 420);
     opened.log.sync().await.unwrap();
-    assert_eq!(log_disks(&opened), [1], "the others are made anew");
+    assert_eq!(log_disks(&opened).len(), 3, "their copies are equal");
     ticks(&opened, 12).await;
     assert_eq!(log_disks(&opened).len(), 3);
     drop(opened);

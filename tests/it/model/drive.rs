@@ -512,6 +512,10 @@ impl Driver {
                 self.bring_back(usize::try_from(op.a % 2).unwrap());
                 Ok(())
             }
+            Kind::Outage => {
+                self.outage(op).await;
+                Ok(())
+            }
             Kind::FailCalls => {
                 let disk = self.frail[usize::try_from(op.a % 2).unwrap()];
                 self.rig.machine.fail_next(disk, call(op.b), 1 + u32::try_from(op.c % 4).unwrap());
@@ -576,6 +580,19 @@ impl Driver {
         if std::mem::take(&mut self.lost[index]) {
             self.rig.machine.set_offline(self.frail[index], false);
         }
+    }
+
+    /// All disks are away for less time than a change waits for them.
+    async fn outage(&self, op: &Op) {
+        let machine = &self.rig.machine;
+        (0..machine.disk_count()).for_each(|disk| machine.set_offline(disk, true));
+        tokio::time::sleep(Duration::from_secs(1 + op.a % 30)).await;
+        let stays = |disk: &usize| {
+            self.frail.into_iter().zip(self.lost).any(|(frail, lost)| frail == *disk && lost)
+        };
+        let back = (0..machine.disk_count()).filter(|disk| !stays(disk));
+        back.for_each(|disk| machine.set_offline(disk, false));
+        tokio::time::sleep(LOOK).await;
     }
 
     /// Flips a bit of a shard on a frail disk.
