@@ -1,7 +1,9 @@
 //! Answers the requests of peers: looks at their role, finds the slot, and hands over. Knows no connection.
 
-use super::slot::Slot;
+use super::slot::{OpenDirectory, Slot};
 use crate::config::node::{NodeConfig, NodeLimits};
+use crate::disk::Disk;
+use crate::disk::local::LocalDisk;
 use crate::disk::queue::DiskQueue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::authority::Role;
@@ -14,7 +16,7 @@ use crate::sync::Arc;
 use crate::types::{DiskId, MountId, VolumeId};
 use futures_util::future::{BoxFuture, join_all};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +28,23 @@ const PROBE_PERIOD: Duration = Duration::from_millis(500);
 /// How long a directory may be silent before it is called away.
 const SILENT: Duration = Duration::from_secs(5);
 const MIB: u64 = 1 << 20;
+
+/// Where the directories of a node come from, and how their work is run.
+#[expect(missing_debug_implementations, reason = "an opener has nothing to show")]
+pub struct Directories {
+    /// Opens one.
+    pub open: OpenDirectory,
+    /// Disks answer in the calling task: simulated ones.
+    pub inline: bool,
+}
+
+impl Directories {
+    /// Those of this machine.
+    pub fn local() -> Self {
+        let open = |path: &Path| Ok(Arc::new(LocalDisk::open(path)?) as Arc<dyn Disk>);
+        Self { open: Arc::new(open), inline: false }
+    }
+}
 
 /// The directories of a node.
 #[derive(Debug)]
@@ -42,9 +61,14 @@ impl Server {
     ///
     /// Errors: `Refused` if one is in use, of a newer format, or the copy of another; or if they belong to several volumes.
     pub async fn open(config: &NodeConfig) -> Result<Self> {
+        Self::open_in(config, &Directories::local()).await
+    }
+
+    /// As `open`, for directories that may be simulated.
+    pub async fn open_in(config: &NodeConfig, directories: &Directories) -> Result<Self> {
         let mut slots = Vec::with_capacity(config.disks.len());
         for (number, path) in (0..).zip(&config.disks) {
-            slots.push(Arc::new(slot(number, path.clone(), &config.limits)?));
+            slots.push(Arc::new(slot((number, path.clone()), directories, &config.limits)?));
         }
         for (slot, opened) in slots.iter().zip(join_all(slots.iter().map(|slot| slot.open())).await)
         {
@@ -186,15 +210,23 @@ impl Server {
     }
 }
 
-fn slot(number: u32, path: PathBuf, limits: &NodeLimits) -> Result<Slot> {
+fn slot(
+    (number, path): (u32, PathBuf),
+    directories: &Directories,
+    limits: &NodeLimits,
+) -> Result<Slot> {
     let threads = usize::try_from(limits.disk_threads).unwrap_or(1);
     let depth = usize::try_from(limits.disk_queue).unwrap_or(1);
-    let queue = DiskQueue::threads(&format!("slot-{number}"), threads, depth)?;
+    let queue = if directories.inline {
+        DiskQueue::inline()
+    } else {
+        DiskQueue::threads(&format!("slot-{number}"), threads, depth)?
+    };
     let limits = StoreLimits {
         footer_bytes: u64::from(limits.footer_cache_mib) * MIB,
         open_files: usize::try_from(limits.open_shards).unwrap_or(usize::MAX),
     };
-    Ok(Slot::new(number, path, queue, limits))
+    Slot::new((number, path), directories.open.clone(), queue, limits)
 }
 
 /// What a role may ask for.

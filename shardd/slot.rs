@@ -2,7 +2,6 @@
 //! connection.
 
 use super::lease::Lease;
-use crate::disk::local::LocalDisk;
 use crate::disk::queue::DiskQueue;
 use crate::disk::superblock::{self, SUPERBLOCK_FILE};
 use crate::disk::{Disk, DiskFile, OpenMode};
@@ -15,7 +14,8 @@ use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::types::{DiskId, Epoch, MountId, VolumeId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tokio::time::Instant;
@@ -31,13 +31,16 @@ const HANDOVER: Duration = Duration::from_secs(5);
 /// What a mount may touch on a disk beside the shards: names of files, and of directories of files.
 const OPEN_NAMES: [&str; 4] = [SUPERBLOCK_FILE, "log", "meta", "repair_log"];
 
+/// Opens a directory. Blocks.
+pub type OpenDirectory = Arc<dyn Fn(&Path) -> Result<Arc<dyn Disk>> + Send + Sync>;
+
 /// A directory in the node's configuration.
-#[derive(Debug)]
 pub struct Slot {
     /// Its place there.
     pub number: u32,
     /// Where it is.
     pub path: PathBuf,
+    open: OpenDirectory,
     queue: DiskQueue,
     limits: StoreLimits,
     served: Mutex<Served>,
@@ -47,6 +50,15 @@ pub struct Slot {
     /// Newest member list that a mount has gone by.
     epoch: AtomicU64,
     next_file: AtomicU64,
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot")
+            .field("path", &self.path)
+            .field("served", &self.served)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What lies in a slot now.
@@ -82,18 +94,31 @@ struct Opened {
 
 impl Slot {
     /// A slot that serves nothing yet.
-    pub fn new(number: u32, path: PathBuf, queue: DiskQueue, limits: StoreLimits) -> Self {
-        Self {
+    ///
+    /// Error: the system has no random numbers.
+    pub fn new(
+        (number, path): (u32, PathBuf),
+        open: OpenDirectory,
+        queue: DiskQueue,
+        limits: StoreLimits,
+    ) -> Result<Self> {
+        // A mount may ask for a file that it had opened before this process began: its number must mean nothing here, and
+        // not another file.
+        let mut first_file = [0; 8];
+        getrandom::fill(&mut first_file)
+            .map_err(|error| Error::internal(format!("draw the number of a file: {error}")))?;
+        Ok(Self {
             number,
             path,
+            open,
             queue,
             limits,
             served: Mutex::default(),
             lease: Mutex::default(),
             changing: Arc::default(),
             epoch: AtomicU64::new(0),
-            next_file: AtomicU64::new(1),
-        }
+            next_file: AtomicU64::new(u64::from_le_bytes(first_file)),
+        })
     }
 
     // Nothing that holds these leaves them half changed: poisoned locks are good.
@@ -120,9 +145,9 @@ impl Slot {
     ///
     /// Errors: `Refused` if another process has it, or it is of a newer format; `NotFound` if it is not there.
     pub async fn open(&self) -> Result<()> {
-        let (path, limits) = (self.path.clone(), self.limits);
+        let (path, limits, opener) = (self.path.clone(), self.limits, self.open.clone());
         let open = move || {
-            let disk: Arc<dyn Disk> = Arc::new(LocalDisk::open(&path)?);
+            let disk = opener(&path)?;
             let shards = {
                 // Before the lock: what is of another kind is left alone.
                 superblock::read(&*disk)?;
@@ -377,6 +402,10 @@ fn carry_out(disk: &dyn Disk, file: Option<Arc<dyn DiskFile>>, call: DiskCall) -
             of_file()?.write(offset, &data)?;
             DiskReply::Done
         }
+        DiskCall::WriteMany { parts, .. } => {
+            of_file()?.write_many(parts)?;
+            DiskReply::Done
+        }
         DiskCall::SetLength { length, .. } => {
             of_file()?.set_len(length)?;
             DiskReply::Done
@@ -416,6 +445,7 @@ const fn file_of(call: &DiskCall) -> Option<FileId> {
         | DiskCall::Close(file)
         | DiskCall::Read { file, .. }
         | DiskCall::Write { file, .. }
+        | DiskCall::WriteMany { file, .. }
         | DiskCall::SetLength { file, .. } => Some(*file),
         DiskCall::Open { .. }
         | DiskCall::Remove(_)
@@ -435,6 +465,7 @@ fn is_change(call: &DiskCall) -> bool {
     match call {
         DiskCall::Open { mode, .. } => *mode != OpenMode::Read,
         DiskCall::Write { .. }
+        | DiskCall::WriteMany { .. }
         | DiskCall::SetLength { .. }
         | DiskCall::Sync(_)
         | DiskCall::Remove(_)

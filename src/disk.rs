@@ -4,6 +4,7 @@
 
 use crate::config::labels::Labels;
 use crate::error::Result;
+use bytes::Bytes;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 pub mod behind;
 pub mod local;
 pub mod mirror;
+pub mod pace;
 pub mod queue;
 pub mod set;
 #[cfg(test)]
@@ -117,6 +119,11 @@ pub trait DiskFile: Send + Sync + Debug {
     }
     /// Writes all of `data` at `offset`, extending the file.
     fn write(&self, offset: u64, data: &[u8]) -> Result<()>;
+    /// As `write` for each of `parts` (offset and data), in order: one call where each costs a round trip. After an error
+    /// any of them may be written.
+    fn write_many(&self, parts: Vec<(u64, Bytes)>) -> Result<()> {
+        parts.iter().try_for_each(|(offset, data)| self.write(*offset, data))
+    }
     /// As `write`, then `sync_data`: one call where each costs a round trip.
     fn write_durably(&self, offset: u64, data: &[u8]) -> Result<()> {
         self.write(offset, data)?;

@@ -15,6 +15,7 @@ pub mod disk;
 pub mod quic;
 pub mod remote;
 pub mod tls;
+pub mod way;
 pub mod wire;
 
 /// What goes first when a disk is busy.
@@ -227,6 +228,13 @@ pub enum DiskCall {
     },
     /// Gives the lease back.
     Unlock,
+    /// Writes each of `parts`, in order.
+    WriteMany {
+        /// Which file.
+        file: FileId,
+        /// Offsets and data.
+        parts: Vec<(u64, Bytes)>,
+    },
 }
 
 /// Reply to a `DiskCall`.

@@ -57,6 +57,7 @@ use status::Remount;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -159,6 +160,8 @@ pub struct Volume {
     keepers: Keepers,
     /// Disks that are down and being looked for.
     looking: Mutex<BTreeSet<DiskId>>,
+    /// It has given its disks back, because another mount has taken the volume.
+    left: AtomicBool,
     metrics: Metrics,
     census: LastCensus,
 }
@@ -235,6 +238,7 @@ impl Volume {
             rebalance: healing.rebalance.clone(),
             keepers: Keepers::default(),
             looking: Mutex::default(),
+            left: AtomicBool::new(false),
             metrics,
             census: LastCensus::default(),
         });
@@ -435,6 +439,7 @@ fn data_limits(limits: &Limits) -> DataLimits {
         hot_bytes: 2 * u64::from(limits.hot_mib) * MIB,
         flush_age: Duration::from_millis(u64::from(limits.flush_age_ms)),
         stripes_in_flight: usize::try_from(limits.stripes_in_flight).unwrap_or(1),
+        patience: Duration::from_secs(limits.outage_s.into()),
     }
 }
 

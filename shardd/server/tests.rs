@@ -171,3 +171,27 @@ fn roles_bound_what_is_answered() {
         assert_eq!(may(Role::Admin, &order), admin, "{order:?}");
     }
 }
+
+#[tokio::test]
+async fn a_node_that_begins_anew_knows_no_open_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = {
+        let server = server(directory.path()).await;
+        lock(&server, A).await.unwrap();
+        call(&server, A, DiskCall::CreateDir("repair_log".to_owned())).await.unwrap();
+        let file = opened(&server, A, "repair_log/x", OpenMode::CreateNew).await;
+        server.close().await;
+        file
+    };
+    let server = server(directory.path()).await;
+    lock(&server, A).await.unwrap();
+    for name in ["log", "meta"] {
+        call(&server, A, DiskCall::CreateDir(name.to_owned())).await.unwrap();
+        opened(&server, A, &format!("{name}/x"), OpenMode::CreateNew).await;
+    }
+    // The same mount means the file of before, and none of those that were opened since.
+    let (offset, data) = (0, Bytes::from_static(b"of before"));
+    let write = call(&server, A, DiskCall::Write { file, offset, data, durable: true }).await;
+    assert_eq!(kind(write), Some(ErrorKind::Unavailable));
+    assert_eq!(std::fs::read(directory.path().join("log/x")).unwrap(), b"");
+}

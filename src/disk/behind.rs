@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::lane::{Crew, Urgency, drop_apart};
 use crate::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use bytes::Bytes;
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
@@ -27,6 +28,9 @@ const QUEUE_CALLS: usize = if cfg!(shuttle) { 2 } else { 4096 };
 const LINGER: Duration = Duration::from_millis(5);
 /// Waiting bytes at which it gathers no more.
 const GATHERED_BYTES: usize = 256 << 10;
+/// Most that is written in one call.
+const BATCH_BYTES: usize = 1 << 20;
+const BATCH_CALLS: usize = 256;
 
 /// A file with a thread.
 #[derive(Debug)]
@@ -61,7 +65,8 @@ struct State {
 }
 
 struct Running {
-    writes: Range<u64>,
+    /// Where it writes.
+    writes: Vec<Range<u64>>,
     since: Instant,
 }
 
@@ -69,8 +74,15 @@ struct Running {
 type Question = Box<dyn FnOnce(&dyn DiskFile) + Send>;
 
 enum Call {
-    Write { offset: u64, data: Vec<u8> },
+    Write { offset: u64, data: Bytes },
     Ask(Question),
+}
+
+/// What the thread does at once.
+enum Work {
+    /// Writes that followed each other, with their offsets.
+    Writes(Vec<(u64, Bytes)>),
+    Answer(Question),
 }
 
 impl BehindFile {
@@ -139,7 +151,7 @@ impl DiskFile for BehindFile {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
-        self.shared.push(Call::Write { offset, data: data.to_vec() })
+        self.shared.push(Call::Write { offset, data: Bytes::copy_from_slice(data) })
     }
 
     fn set_len(&self, length: u64) -> Result<()> {
@@ -221,7 +233,8 @@ impl Shared {
             return Err(state.failure());
         }
         let meets = |other: &Range<u64>| other.start < range.end && range.start < other.end;
-        let running = state.running.as_ref().is_some_and(|running| meets(&running.writes));
+        let running =
+            state.running.as_ref().is_some_and(|running| running.writes.iter().any(meets));
         Ok(!running && !state.waiting.iter().any(|call| meets(&call.writes())))
     }
 
@@ -249,11 +262,11 @@ impl Shared {
 
     /// What the thread does until the file is closed.
     fn serve(&self) {
-        while let Some(call) = self.next() {
-            let bytes = call.bytes();
-            let result = match call {
-                Call::Write { offset, data } => self.file.write(offset, &data),
-                Call::Ask(job) => {
+        while let Some(work) = self.next() {
+            let bytes = work.bytes();
+            let result = match work {
+                Work::Writes(parts) => self.file.write_many(parts),
+                Work::Answer(job) => {
                     job(&*self.file);
                     Ok(())
                 }
@@ -268,7 +281,7 @@ impl Shared {
         }
     }
 
-    fn next(&self) -> Option<Call> {
+    fn next(&self) -> Option<Work> {
         let mut state = self.lock();
         loop {
             if state.closed {
@@ -282,9 +295,13 @@ impl Shared {
                 state = gathered.unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
-            let call = state.waiting.pop_front()?;
-            state.running = Some(Running { writes: call.writes(), since: Instant::now() });
-            return Some(call);
+            let work = state.take_work()?;
+            let writes = match &work {
+                Work::Writes(parts) => parts.iter().map(range_of).collect(),
+                Work::Answer(_) => Vec::new(),
+            };
+            state.running = Some(Running { writes, since: Instant::now() });
+            return Some(work);
         }
     }
 
@@ -298,6 +315,28 @@ impl State {
     /// Whether the thread should be at work now.
     fn is_rushed(&self) -> bool {
         self.asked || self.bytes >= GATHERED_BYTES || self.waiting.len() >= QUEUE_CALLS
+    }
+
+    /// The first call that waits or, if it writes, all writes that follow it, up to `BATCH_BYTES`.
+    fn take_work(&mut self) -> Option<Work> {
+        let (mut parts, mut bytes) = (Vec::new(), 0);
+        while let Some(call) = self.waiting.pop_front() {
+            match call {
+                Call::Write { offset, data }
+                    if parts.len() < BATCH_CALLS
+                        && (parts.is_empty() || bytes + data.len() <= BATCH_BYTES) =>
+                {
+                    bytes += data.len();
+                    parts.push((offset, data));
+                }
+                Call::Ask(job) if parts.is_empty() => return Some(Work::Answer(job)),
+                other => {
+                    self.waiting.push_front(other);
+                    break;
+                }
+            }
+        }
+        (!parts.is_empty()).then_some(Work::Writes(parts))
     }
 
     /// How long to wait before the device may be called silent.
@@ -326,6 +365,19 @@ impl Call {
             Self::Ask(_) => 0..0,
         }
     }
+}
+
+impl Work {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Writes(parts) => parts.iter().map(|(_offset, data)| data.len()).sum(),
+            Self::Answer(_) => 0,
+        }
+    }
+}
+
+fn range_of((offset, data): &(u64, Bytes)) -> Range<u64> {
+    *offset..offset.saturating_add(data.len() as u64)
 }
 
 impl fmt::Debug for State {

@@ -270,6 +270,15 @@ impl MirrorFile {
         Ok(())
     }
 
+    /// Asks each replica whether its file can be used still. One that cannot be is dead, and nobody is told: for whoever
+    /// knows that disks were away.
+    pub fn look_at_files(&self) {
+        let replicas = self.shared.read().replicas.clone();
+        for replica in replicas.iter().filter(|replica| replica.file.len().is_err()) {
+            replica.alive.store(false, Ordering::SeqCst);
+        }
+    }
+
     fn give_up_joining(&self, error: Error) -> Error {
         let joining = self.shared.write().joining.take();
         let died = joining.map(|joining| (joining.replica.disk, error.clone()));

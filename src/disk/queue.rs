@@ -1,6 +1,7 @@
 //! Runs the blocking work of one disk on threads of its own, so that a slow disk delays only its own work. Knows
 //! nothing of what the jobs do.
 
+use crate::disk::pace::Pace;
 use crate::error::Result;
 use crate::lane::{Lane, Urgency};
 use crate::metrics::JobTimes;
@@ -15,6 +16,7 @@ mod tests;
 pub struct DiskQueue {
     lanes: Option<Lanes>,
     times: Arc<JobTimes>,
+    pace: Pace,
 }
 
 /// The threads of one disk, in three lanes. Background jobs have threads of their own, so they neither wait for ever
@@ -32,7 +34,7 @@ const PROBES_MAX: usize = 4;
 impl DiskQueue {
     /// Jobs run in the caller: for simulated disks, which must not leave the paused clock.
     pub fn inline() -> Self {
-        Self { lanes: None, times: Arc::default() }
+        Self { lanes: None, times: Arc::default(), pace: Pace::default() }
     }
 
     /// Threads of its own, named `label`; `threads` of them, at most `depth` jobs waiting. A quarter as many
@@ -43,7 +45,8 @@ impl DiskQueue {
         let background = Lane::start(&name, count, depth.max(1), Urgency::Background)?;
         let name = format!("{label}-probe");
         let probe = Lane::start(&name, 1, PROBES_MAX, Urgency::Foreground)?;
-        Ok(Self { lanes: Some(Lanes { foreground, background, probe }), times: Arc::default() })
+        let lanes = Some(Lanes { foreground, background, probe });
+        Ok(Self { lanes, times: Arc::default(), pace: Pace::default() })
     }
 
     /// Whether jobs run in the caller.
@@ -54,6 +57,11 @@ impl DiskQueue {
     /// How long the jobs took, not counting their time in the queue.
     pub fn times(&self) -> &JobTimes {
         &self.times
+    }
+
+    /// How fast reads are answered, waiting included.
+    pub const fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     /// Runs `job` and answers with its result. Waits while the queue is full. May be cancelled: the job then

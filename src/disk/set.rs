@@ -1,14 +1,17 @@
 //! The disks of a volume as this process sees them: who is there, who is down, and why. The one place that
 //! decides whether a disk is used. Knows nothing of what the disks hold.
 
+use crate::disk::pace::{PATIENCE_MAX, compare};
 use crate::disk::queue::DiskQueue;
 use crate::disk::{Disk, Space};
 use crate::error::{Error, ErrorKind, Posix};
 use crate::lane::drop_apart;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::types::DiskId;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
+use std::time::Duration;
 use tokio::sync::watch;
 
 #[cfg(test)]
@@ -58,6 +61,8 @@ pub struct DiskSet {
     changes: watch::Sender<u64>,
     /// How it was noticed that another mount has taken the disks.
     superseded: OnceLock<String>,
+    /// How long an answer may take before others are asked, in microseconds.
+    patience: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +75,8 @@ struct Slot {
     errors: u64,
     full: bool,
     suspect: bool,
+    /// It is much slower than the others.
+    limps: bool,
     /// As it was measured last.
     space: Option<Space>,
     /// Bytes of this volume's shards, as they were counted last.
@@ -105,7 +112,8 @@ impl DiskSet {
         };
         let slots = disks.into_iter().map(slot).collect();
         let (slots, changes) = (RwLock::new(slots), watch::channel(0).0);
-        Self { slots, changes, superseded: OnceLock::new() }
+        let patience = AtomicU64::new(whole_micros(PATIENCE_MAX));
+        Self { slots, changes, superseded: OnceLock::new(), patience }
     }
 
     /// The disk, if it is in use.
@@ -124,7 +132,7 @@ impl DiskSet {
             id: *id,
             label: slot.label.clone(),
             state: match slot.handle {
-                Some(_) if slot.suspect => DiskState::Suspect,
+                Some(_) if slot.suspect || slot.limps => DiskState::Suspect,
                 Some(_) => DiskState::Healthy,
                 None => DiskState::Down(slot.reason.clone()),
             },
@@ -164,14 +172,58 @@ impl DiskSet {
         }
     }
 
-    /// Whether the disk is slow to answer.
+    /// Whether the disk is slow to answer, or much slower than the others.
     pub fn is_suspect(&self, disk: DiskId) -> bool {
-        self.read().get(&disk).is_some_and(|slot| slot.suspect)
+        self.read().get(&disk).is_some_and(|slot| slot.suspect || slot.limps)
+    }
+
+    /// How long an answer may take before others are asked.
+    pub fn patience(&self) -> Duration {
+        Duration::from_micros(self.patience.load(Ordering::Relaxed))
+    }
+
+    /// Compares how fast the disks in use answer. Called from time to time, because a disk that limps is not asked, and so
+    /// shows only by being tried again whether it still does.
+    pub fn compare_paces(&self) {
+        let mut changed = false;
+        let mut slots = self.write();
+        let used = slots.iter_mut().filter(|(_disk, slot)| slot.handle.is_some());
+        let mut used: Vec<(&DiskId, &mut Slot)> = used.collect();
+        let paces = used.iter().filter_map(|(_disk, slot)| {
+            let handle = slot.handle.as_ref()?;
+            if slot.limps {
+                handle.queue.pace().fade();
+            }
+            Some((handle.queue.pace(), slot.limps))
+        });
+        let found = compare(&paces.collect::<Vec<_>>());
+        self.patience.store(whole_micros(found.patience), Ordering::Relaxed);
+        for ((disk, slot), limps) in used.iter_mut().zip(found.limps) {
+            if std::mem::replace(&mut slot.limps, limps) == limps {
+                continue;
+            }
+            changed = true;
+            let (disk, path) = (disk.get(), &slot.label);
+            if limps {
+                tracing::warn!(
+                    disk,
+                    path,
+                    "disk is much slower than the others: it is spared for a while"
+                );
+            } else {
+                tracing::info!(disk, path, "disk is used as the others again");
+            }
+        }
+        drop(used);
+        drop(slots);
+        if changed {
+            self.changed();
+        }
     }
 
     /// The disk is slow to answer, or answers again.
     pub fn note_suspect(&self, disk: DiskId, suspect: bool) {
-        if self.is_suspect(disk) == suspect {
+        if self.read().get(&disk).is_none_or(|slot| slot.suspect == suspect) {
             return;
         }
         if let Some(slot) = self.write().get_mut(&disk) {
@@ -287,7 +339,7 @@ impl DiskSet {
             let slot = slots.entry(handle.id).or_default();
             slot.label = label;
             slot.reason.clear();
-            (slot.full, slot.suspect) = (false, false);
+            (slot.full, slot.suspect, slot.limps) = (false, false, false);
             slot.handle.replace(handle)
         };
         self.changed();
@@ -349,6 +401,10 @@ impl DiskSet {
     fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<DiskId, Slot>> {
         self.slots.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn whole_micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Drops a handle where nobody waits: its queue joins threads that may hang on the broken device.

@@ -77,6 +77,8 @@ pub struct DataLimits {
     pub flush_age: Duration,
     /// Stripes written at once, beside small ones.
     pub stripes_in_flight: usize,
+    /// How long a flush waits while too few disks take it.
+    pub patience: Duration,
 }
 
 /// What the data half is made of.

@@ -5,7 +5,7 @@
 //! node has forgotten it, because it began anew or another mount has taken the disk, each call fails, and the disk is
 //! opened again like one that was away.
 
-use super::quic::link::Link;
+use super::way::Way;
 use super::wire::{Answer, Order};
 use super::{DiskCall, DiskReply, FileId};
 use crate::config::labels::Labels;
@@ -13,11 +13,9 @@ use crate::disk::{Disk, DiskEntry, DiskFile, DiskIdentity, OpenMode, Space};
 use crate::error::{Error, Result};
 use crate::sum::xxh3;
 use crate::sync::Arc;
-use crate::sync::mpsc::sync_channel;
 use bytes::Bytes;
 use std::fmt;
 use std::time::Duration;
-use tokio::runtime::Handle;
 
 /// How long a call may take: whoever waits has deadlines of their own, shorter ones.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -33,9 +31,7 @@ pub struct RemoteDisk {
 }
 
 struct Shared {
-    link: Arc<Link>,
-    /// Where calls run, for the thread that waits.
-    runtime: Handle,
+    way: Arc<dyn Way>,
     slot: u32,
     /// `node:path`.
     label: String,
@@ -50,23 +46,9 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    fn ask(&self, order: Order, deadline: Duration) -> Result<Answer> {
-        let (answer, answered) = sync_channel(1);
-        let link = self.link.clone();
-        self.runtime.spawn(async move {
-            let asked = tokio::time::timeout(deadline, link.call(order)).await;
-            // Nobody listens if the thread has gone.
-            drop(answer.send(asked));
-        });
-        let gone = |_gone| Error::unavailable(format!("{}: the network has stopped", self.label));
-        let late =
-            |_late| Err(Error::unavailable(format!("{}: no answer for {deadline:?}", self.label)));
-        answered.recv().map_err(gone)?.unwrap_or_else(late)
-    }
-
     fn call(&self, call: DiskCall) -> Result<DiskReply> {
         let order = Order::Disk { slot: self.slot, call };
-        match self.ask(order, DEADLINE)? {
+        match self.way.ask(order, DEADLINE)? {
             Answer::Disk(reply) => Ok(reply),
             Answer::Shard(_) | Answer::Disks(_) | Answer::Error(_) => Err(self.odd()),
         }
@@ -85,21 +67,21 @@ impl Shared {
 
     /// Directories of different machines are on different devices, whatever numbers their systems give them.
     fn device(&self, device: u64) -> u64 {
-        let mut text = self.link.name().as_bytes().to_vec();
+        let mut text = self.way.node().as_bytes().to_vec();
         text.extend_from_slice(&device.to_le_bytes());
         xxh3(&text)
     }
 }
 
 impl RemoteDisk {
-    /// The directory `path` of the node that `link` leads to. Blocks; calls run on `runtime`.
+    /// The directory `path` of the node at the end of `way`. Blocks.
     ///
     /// Errors: `Refused` if the node does not serve it; `Unavailable` if it does not answer.
-    pub fn open(link: Arc<Link>, runtime: Handle, path: &str) -> Result<Self> {
-        let label = format!("{}:{path}", link.name());
-        let labels = Labels { node: link.name().to_owned(), ..Labels::default() };
-        let mut shared = Shared { link, runtime, slot: u32::MAX, label, labels };
-        let served = match shared.ask(Order::Disks, DEADLINE)? {
+    pub fn open(way: Arc<dyn Way>, path: &str) -> Result<Self> {
+        let label = format!("{}:{path}", way.node());
+        let labels = Labels { node: way.node().to_owned(), ..Labels::default() };
+        let mut shared = Shared { way, slot: u32::MAX, label, labels };
+        let served = match shared.way.ask(Order::Disks, DEADLINE)? {
             Answer::Disks(served) => served,
             Answer::Shard(_) | Answer::Disk(_) | Answer::Error(_) => return Err(shared.odd()),
         };
@@ -108,7 +90,7 @@ impl RemoteDisk {
             return Err(Error::refused(format!(
                 "{}: node {} serves {} only: correct the path, or add it to what the node serves",
                 shared.label,
-                shared.link.name(),
+                shared.way.node(),
                 paths.join(", ")
             )));
         };
@@ -175,7 +157,7 @@ impl Disk for RemoteDisk {
 
     fn release(&self) {
         let order = Order::Disk { slot: self.shared.slot, call: DiskCall::Unlock };
-        if let Err(error) = self.shared.ask(order, RELEASE) {
+        if let Err(error) = self.shared.way.ask(order, RELEASE) {
             tracing::info!(%error, "a lease was not given back: it ends by itself");
         }
     }
@@ -223,6 +205,10 @@ impl DiskFile for RemoteFile {
         self.put(offset, data, false)
     }
 
+    fn write_many(&self, parts: Vec<(u64, Bytes)>) -> Result<()> {
+        self.shared.done(DiskCall::WriteMany { file: self.file, parts })
+    }
+
     fn write_durably(&self, offset: u64, data: &[u8]) -> Result<()> {
         self.put(offset, data, true)
     }
@@ -252,11 +238,9 @@ impl RemoteFile {
 
 impl Drop for RemoteFile {
     fn drop(&mut self) {
-        let (shared, file) = (self.shared.clone(), self.file);
-        self.shared.runtime.spawn(async move {
-            let order = Order::Disk { slot: shared.slot, call: DiskCall::Close(file) };
-            // The node forgets it with the lease otherwise.
-            drop(tokio::time::timeout(DEADLINE, shared.link.call(order)).await);
-        });
+        // The node forgets it with the lease otherwise.
+        self.shared
+            .way
+            .tell(Order::Disk { slot: self.shared.slot, call: DiskCall::Close(self.file) });
     }
 }

@@ -1,14 +1,16 @@
-//! The nodes that a mount asks: a runtime of its own for their connections, a link for each, shard requests over it.
-//! Knows nothing of what disks hold.
+//! The nodes that a mount asks: a runtime of its own for their connections, and a link for each. Knows nothing of what
+//! disks hold.
 
+use super::Peers;
 use super::disk::RemoteDisk;
 use super::quic::link::{Endpoints, Link};
 use super::tls::Identity;
+use super::way::{RemotePeers, Way};
 use super::wire::{Answer, Order};
-use super::{Peers, Request, Response};
 use crate::error::{Error, Result};
 use crate::sync::Arc;
-use crate::types::{MountId, NodeId};
+use crate::sync::mpsc::sync_channel;
+use crate::types::MountId;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,8 +19,8 @@ use tokio::runtime::{Handle, Runtime};
 
 /// Threads that keep the connections of a mount.
 const THREADS: usize = 2;
-/// How long a request may take: whoever waits has deadlines of their own, shorter ones.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// How long the end of a file may take to be heard of.
+const TELLING: Duration = Duration::from_secs(30);
 
 /// The nodes of a volume, as one process reaches them.
 pub struct Nodes {
@@ -71,8 +73,8 @@ impl Nodes {
                 "{node}:{path}: the configuration does not say where node {node} is: add [peer.{node}] with its address"
             ))
         })?;
-        let disk = RemoteDisk::open(link.clone(), self.handle.clone(), path)?;
-        Ok((disk, Arc::new(RemotePeers { link: link.clone() })))
+        let way = Arc::new(QuicWay { link: link.clone(), runtime: self.handle.clone() });
+        Ok((RemoteDisk::open(way.clone(), path)?, Arc::new(RemotePeers::new(way))))
     }
 }
 
@@ -85,27 +87,42 @@ impl Drop for Nodes {
     }
 }
 
-/// One node as peer.
+/// The way to a node over QUIC.
 #[derive(Debug)]
-struct RemotePeers {
+struct QuicWay {
     link: Arc<Link>,
+    /// Where connections live.
+    runtime: Handle,
 }
 
-impl Peers for RemotePeers {
-    fn call(&self, _node: NodeId, request: Request) -> BoxFuture<'_, Result<Response>> {
-        Box::pin(async move {
-            let asked = tokio::time::timeout(DEADLINE, self.link.call(Order::Shard(request)));
-            let name = self.link.name();
-            match asked.await {
-                Ok(Ok(Answer::Shard(response))) => Ok(response),
-                Ok(Ok(Answer::Disk(_) | Answer::Disks(_) | Answer::Error(_))) => {
-                    Err(Error::corrupt(format!("node {name}: an answer to another question")))
-                }
-                Ok(Err(error)) => Err(error),
-                Err(_late) => {
-                    Err(Error::unavailable(format!("node {name}: no answer for {DEADLINE:?}")))
-                }
-            }
-        })
+impl Way for QuicWay {
+    fn node(&self) -> &str {
+        self.link.name()
+    }
+
+    fn call(&self, order: Order) -> BoxFuture<'_, Result<Answer>> {
+        Box::pin(self.link.call(order))
+    }
+
+    fn ask(&self, order: Order, deadline: Duration) -> Result<Answer> {
+        let (answer, answered) = sync_channel(1);
+        let link = self.link.clone();
+        self.runtime.spawn(async move {
+            let asked = tokio::time::timeout(deadline, link.call(order)).await;
+            // Nobody listens if the thread has gone.
+            drop(answer.send(asked));
+        });
+        let node = self.node();
+        let gone = |_gone| Error::unavailable(format!("node {node}: the network has stopped"));
+        let late =
+            |_late| Err(Error::unavailable(format!("node {node}: no answer for {deadline:?}")));
+        answered.recv().map_err(gone)?.unwrap_or_else(late)
+    }
+
+    fn tell(&self, order: Order) {
+        let link = self.link.clone();
+        self.runtime.spawn(async move {
+            drop(tokio::time::timeout(TELLING, link.call(order)).await);
+        });
     }
 }

@@ -1,7 +1,8 @@
 //! Serves shard requests for the disks of this process: operation to store call, on the disk's own threads. The one
 //! implementation of `Peers` that needs no network.
 
-use crate::disk::set::DiskSet;
+use crate::disk::pace::Pace;
+use crate::disk::set::{DiskHandle, DiskSet};
 use crate::error::{Error, Result};
 use crate::net::{Operation, Peers, Priority, Request, Response};
 use crate::shard::store::ShardStore;
@@ -10,6 +11,7 @@ use crate::types::{DiskId, Epoch, NodeId};
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::time::Instant;
 
 /// Carries out one operation. Blocks on the disk.
 pub fn serve(store: &ShardStore, operation: Operation) -> Result<Response> {
@@ -135,6 +137,7 @@ impl LocalPeers {
         let down = || Error::unavailable(format!("disk {disk} is down"));
         let handle = self.disks.get(disk).ok_or_else(down)?;
         if let Some(remote) = self.remote(disk) {
+            let _paced = Paced::of(&handle, &request);
             let result = handle.queue.times().follow(remote.call(NodeId::default(), request)).await;
             if let Err(error) = &result {
                 self.disks.report(disk, error);
@@ -148,6 +151,7 @@ impl LocalPeers {
         if let Some(response) = serve_now(&store, &request.operation, request.priority) {
             return Ok(response);
         }
+        let _paced = Paced::of(&handle, &request);
         let work = move || serve(&store, request.operation);
         let result = match request.priority {
             Priority::Sync | Priority::Read => handle.queue.run(work).await,
@@ -157,6 +161,27 @@ impl LocalPeers {
             self.disks.report(disk, error);
         }
         result
+    }
+}
+
+/// Notes how long a read takes, also if whoever waits for it gives up.
+struct Paced<'a> {
+    pace: &'a Pace,
+    began: Instant,
+}
+
+impl<'a> Paced<'a> {
+    /// Writes and looks take their own time, and what nobody waits for does; they say nothing about reads.
+    fn of(handle: &'a DiskHandle, request: &Request) -> Option<Self> {
+        let reads = matches!(request.operation, Operation::Fetch(..));
+        let reads = reads && request.priority != Priority::Background;
+        reads.then(|| Self { pace: handle.queue.pace(), began: Instant::now() })
+    }
+}
+
+impl Drop for Paced<'_> {
+    fn drop(&mut self) {
+        self.pace.note(self.began.elapsed());
     }
 }
 

@@ -12,7 +12,7 @@ use crate::stripe::slots::SlotTable;
 use crate::types::{DiskId, Epoch, NodeId, ShardIndex, StripeId};
 use bytes::Bytes;
 use futures_util::future::join_all;
-use hedges::Hedges;
+use hedges::{Hedges, Late};
 use pins::{Pin, Pins};
 use plan::{Columns, ReadPlan};
 pub(super) use sources::Sources;
@@ -74,6 +74,10 @@ pub trait Members: Send + Sync + std::fmt::Debug {
     fn disks(&self) -> BTreeMap<DiskId, Presence>;
     /// Whether `disk` is slow to answer: it is asked only when others do not suffice.
     fn is_suspect(&self, disk: DiskId) -> bool;
+    /// How long an answer may take before others are asked.
+    fn patience(&self) -> Duration;
+    /// `disk` has not answered for longer than any disk in order takes: others are asked until it shows that it answers.
+    fn note_silent(&self, disk: DiskId);
     /// Whether there is room on `disk` beyond what is kept for repair, cleaning and deletion.
     fn has_room(&self, disk: DiskId) -> bool;
 }
@@ -288,18 +292,29 @@ impl StripeReader {
         let patient = sources.is_patient() || priority == Priority::Background;
         let fetches = wanted.into_iter().map(|(index, ranges)| async move {
             let fetch = self.fetch(record, index, &ranges, priority);
-            let result = if patient { Some(fetch.await) } else { self.hedges.follow(fetch).await };
+            let result = if patient {
+                Ok(fetch.await)
+            } else {
+                self.hedges.follow(fetch, self.members.patience()).await
+            };
             (index, ranges, result)
         });
         for (index, ranges, result) in join_all(fetches).await {
             match result {
-                Some(Ok(bytes)) => {
+                Ok(Ok(bytes)) => {
                     sources.answered(index);
                     columns.insert(index, ranges.into_iter().zip(bytes).collect());
                 }
-                Some(Err(error)) => sources.fail(index, error),
-                // If the others do not suffice it is asked again, and waited for.
-                None => drop(sources.put_off(index)),
+                Ok(Err(error)) => sources.fail(index, error),
+                Err(late) => {
+                    if let (Late::Silent, Some(disk)) =
+                        (late, record.disks.get(usize::from(index.0)))
+                    {
+                        self.members.note_silent(*disk);
+                    }
+                    // If the others do not suffice it is asked again, and waited for.
+                    sources.put_off(index);
+                }
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::class::Class;
 use crate::cpu::Cpu;
+use crate::disk::pace::PATIENCE_MAX;
 use crate::disk::queue::DiskQueue;
 use crate::disk::set::{DiskHandle, DiskSet};
 use crate::disk::sim::SimMachine;
@@ -19,6 +20,7 @@ use crate::types::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, channel};
 
 const LIMITS: StoreLimits = StoreLimits { footer_bytes: 1 << 20, open_files: 8 };
@@ -49,6 +51,12 @@ impl Members for TestMembers {
     fn is_suspect(&self, disk: DiskId) -> bool {
         self.suspects.lock().unwrap().contains(&disk.0)
     }
+
+    fn patience(&self) -> Duration {
+        PATIENCE_MAX
+    }
+
+    fn note_silent(&self, _disk: DiskId) {}
 
     fn has_room(&self, _disk: DiskId) -> bool {
         true

@@ -76,7 +76,11 @@ pub(super) async fn disks(
     found.retain(|disk| !has_left(&members, disk.superblock.disk));
     let (mut present, mut remotes) = (Vec::with_capacity(found.len()), Vec::new());
     for Found { open, superblock, .. } in found {
-        lock(&open, options).await?;
+        if let Err(error) = lock(&open, options).await {
+            // Others need not wait for the leases of a mount that comes to nothing.
+            present.iter().for_each(|taken: &PresentDisk| taken.disk.release());
+            return Err(error);
+        }
         let queue = disk_queue(&config.limits, superblock.disk, world.inline)?;
         remotes.extend(open.remote.map(|remote| (superblock.disk, remote)));
         let device = open.disk.identity().ok().map(|identity| identity.device);

@@ -62,6 +62,15 @@ impl Members for SetMembers {
         self.disks.is_suspect(disk)
     }
 
+    fn patience(&self) -> Duration {
+        self.disks.patience()
+    }
+
+    fn note_silent(&self, disk: DiskId) {
+        // The prober looks whether it answers, twice a second.
+        self.disks.note_suspect(disk, true);
+    }
+
     fn has_room(&self, disk: DiskId) -> bool {
         self.disks.has_free(disk, self.reserve_percent)
     }

@@ -12,6 +12,7 @@ use crate::sync::{Arc, MutexGuard, PoisonError};
 use crate::types::{DiskId, Epoch};
 use futures_util::future::join_all;
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -21,6 +22,10 @@ pub(super) const PROBE_PERIOD: Duration = Duration::from_millis(500);
 impl Volume {
     /// Looks at every disk once, at all together: one that hangs does not hide what happens to the others.
     pub(super) async fn probe_disks(self: &Arc<Self>) {
+        if self.disks.superseded().is_some() {
+            self.leave_superseded().await;
+            return;
+        }
         let members = self.log.members();
         let used = |status: &DiskStatus| {
             members.member(status.id).is_some_and(|member| member.state != MemberState::Removed)
@@ -32,6 +37,14 @@ impl Volume {
             }
         });
         join_all(looks).await;
+        self.disks.compare_paces();
+    }
+
+    /// Another mount has the volume: this one gives back what it still holds, once, and takes nothing any more.
+    async fn leave_superseded(&self) {
+        if !self.left.swap(true, Ordering::Relaxed) {
+            self.release_disks().await;
+        }
     }
 
     /// Looks for a disk that is down, and waits as long as a disk may be silent. A look that takes longer goes on, and
@@ -154,8 +167,10 @@ impl Volume {
                         superblock.name
                     )));
                 }
-                disk.lock(&holder)?;
+                // Before the lease is taken, which the other mount may need, and again, as it may have come just now.
                 check_newer(&**disk, epoch)?;
+                disk.lock(&holder)?;
+                check_newer(&**disk, epoch).inspect_err(|_newer| disk.release())?;
                 Ok(open)
             })
             .await

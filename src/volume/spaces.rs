@@ -36,6 +36,8 @@ pub(super) struct Spaces {
     log: Arc<LocalLog>,
     meta: MetaClient,
     reserve_percent: u32,
+    /// How long a writer waits for disks.
+    outage: Duration,
     known: Mutex<Known>,
     /// Held by who looks because there seems to be no room: one after the other.
     looking: tokio::sync::Mutex<()>,
@@ -55,9 +57,10 @@ impl Spaces {
     pub(super) fn new(disks: Arc<DiskSet>, log: Arc<LocalLog>, config: &Config) -> Self {
         let meta = MetaClient::new(log.clone(), log.clone());
         let reserve_percent = config.limits.reserve_percent;
+        let outage = Duration::from_secs(config.limits.outage_s.into());
         let put_bytes = AtomicU64::new(0);
         let (known, looking) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self { disks, log, meta, reserve_percent, known, looking, put_bytes }
+        Self { disks, log, meta, reserve_percent, outage, known, looking, put_bytes }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -219,7 +222,8 @@ impl SpaceSource for Spaces {
 
     fn wait_for(&self, class: ClassId, bytes: u64) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            let deadline = Instant::now() + RETURN_TIMEOUT;
+            let (deadline, outage) =
+                (Instant::now() + RETURN_TIMEOUT, Instant::now() + self.outage);
             loop {
                 {
                     // Those who wait here look for themselves: what they wait for may have come back just now.
@@ -236,7 +240,7 @@ impl SpaceSource for Spaces {
                 // Files that were deleted just now count for nothing until they are reaped.
                 let reaping = self.meta.view().and_then(|view| view.reap_pending());
                 let returns = few || space.available_bytes >= bytes || matches!(reaping, Ok(true));
-                if !returns || Instant::now() >= deadline {
+                if !returns || Instant::now() >= if few { outage } else { deadline } {
                     let used = self.known().disks.len();
                     let context = format!("{used} disks are in use, too few to write anything");
                     return Err(if few {

@@ -7,6 +7,7 @@ use super::throttle::{Caps, Throttle};
 use super::{Shards, Step, Worker};
 use crate::class::Class;
 use crate::cpu::Cpu;
+use crate::disk::pace::PATIENCE_MAX;
 use crate::disk::queue::DiskQueue;
 use crate::disk::set::{DiskHandle, DiskSet, DiskState, DiskStatus};
 use crate::disk::sim::SimMachine;
@@ -31,6 +32,7 @@ use crate::types::{
 };
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
 
 const SEGMENT: usize = SEGMENT_BYTES as usize;
@@ -134,6 +136,12 @@ impl Members for RigMembers {
     fn is_suspect(&self, _disk: DiskId) -> bool {
         false
     }
+
+    fn patience(&self) -> Duration {
+        PATIENCE_MAX
+    }
+
+    fn note_silent(&self, _disk: DiskId) {}
 
     fn has_room(&self, disk: DiskId) -> bool {
         !self.tight.lock().unwrap().contains(&disk)

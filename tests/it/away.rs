@@ -22,7 +22,7 @@ const WRITE_BYTES: usize = 1 << 20;
 /// Long enough for a disk to be missed, or found again, and for repair.
 const NOTICED: Duration = Duration::from_secs(60);
 
-fn content(seed: usize, length: usize) -> Vec<u8> {
+pub(crate) fn content(seed: usize, length: usize) -> Vec<u8> {
     let mut rng = SimRng::new(seed as u64);
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
@@ -32,7 +32,7 @@ fn content(seed: usize, length: usize) -> Vec<u8> {
     bytes
 }
 
-async fn write(fs: &Fs, name: &str, bytes: &[u8]) -> Result<()> {
+pub(crate) async fn write(fs: &Fs, name: &str, bytes: &[u8]) -> Result<()> {
     let (caller, name) = (root_user(), name.as_bytes());
     let new = NewFile { kind: FileKind::File, mode: 0o644, umask: 0, rdev: 0 };
     let (made, opened) = fs.create(&caller, ROOT_INO, name, new, O_RDWR).await?;
@@ -47,7 +47,7 @@ async fn write(fs: &Fs, name: &str, bytes: &[u8]) -> Result<()> {
 }
 
 /// Whether a file could be read; wrong bytes end the test.
-async fn read(fs: &Fs, name: &str, wanted: &[u8]) -> Result<()> {
+pub(crate) async fn read(fs: &Fs, name: &str, wanted: &[u8]) -> Result<()> {
     let found = fs.lookup(ROOT_INO, name.as_bytes()).await?;
     let opened = fs.open(&root_user(), found.ino, O_NOATIME).await?;
     let mut done = Ok(());

@@ -11,6 +11,9 @@ mod fence;
 mod grow;
 mod loss;
 mod trust;
+mod wires;
+
+use wires::Wire;
 
 /// A process that serves some directories.
 pub(crate) struct Node {
@@ -20,6 +23,8 @@ pub(crate) struct Node {
     identity: PathBuf,
     log: PathBuf,
     child: Option<Child>,
+    /// What is between it and the others, if it is not on this machine's network. Goes after the process.
+    wire: Option<Wire>,
 }
 
 /// The program that serves disks.
@@ -30,7 +35,11 @@ pub(crate) fn shardd() -> Command {
 impl Node {
     /// The command that serves this node's directories.
     pub(crate) fn command(&self) -> Command {
-        let mut command = shardd();
+        let shardd = shardd();
+        let mut command = match &self.wire {
+            Some(wire) => wire.command(shardd.get_program()),
+            None => shardd,
+        };
         command.args(["--attached", "--listen", &self.address, "--identity"]).arg(&self.identity);
         command.arg("--disk").args(&self.dirs).env("RUST_LOG", "info").stdin(Stdio::null());
         command
@@ -98,6 +107,10 @@ fn free_address() -> String {
 impl Cluster {
     /// Directories `d0`, `d1`, ... shared in turn among `count` nodes, which run; no volume yet.
     pub(crate) fn prepare(count: usize, disks: usize) -> Self {
+        Self::prepare_at(count, disks, || (free_address(), None))
+    }
+
+    fn prepare_at(count: usize, disks: usize, place: impl Fn() -> (String, Option<Wire>)) -> Self {
         let volume = Volume::prepare(disks, &std::env::temp_dir());
         let root = volume.root().to_path_buf();
         ca(&root, &["init"]);
@@ -107,7 +120,8 @@ impl Cluster {
             ca(&root, &["issue", "--role", "node", "--name", &name]);
             let dirs = volume.disks.iter().skip(number).step_by(count).cloned().collect();
             let (log, identity) = (root.join(format!("{name}.log")), identity(&root, &name));
-            let mut node = Node { name, address: free_address(), dirs, identity, log, child: None };
+            let (address, wire) = place();
+            let mut node = Node { name, address, dirs, identity, log, child: None, wire };
             node.start();
             node
         };
@@ -117,7 +131,20 @@ impl Cluster {
 
     /// A formatted volume over `count` nodes with `disks` directories.
     pub(crate) fn format(class: &str, count: usize, disks: usize) -> Self {
-        let mut cluster = Self::prepare(count, disks);
+        Self::prepare(count, disks).formatted(class)
+    }
+
+    /// As `format`, with each node in a network namespace of its own, at `port` there.
+    fn format_behind_wires(class: &str, count: usize, disks: usize, port: u16) -> Self {
+        let place = || {
+            let wire = Wire::new();
+            (format!("{}:{port}", wire.far), Some(wire))
+        };
+        Self::prepare_at(count, disks, place).formatted(class)
+    }
+
+    fn formatted(self, class: &str) -> Self {
+        let mut cluster = self;
         cluster.volume.disks = cluster.places();
         let options = cluster.options("desk");
         let options: Vec<&str> = options.iter().map(String::as_str).collect();

@@ -12,6 +12,7 @@
 #![expect(clippy::disallowed_methods, reason = "real mounts run in real time, on real threads")]
 
 mod away;
+mod bus;
 mod cli;
 mod cluster;
 mod compare;
@@ -37,4 +38,5 @@ mod reference;
 mod rig;
 mod room;
 mod sim;
+mod takeover;
 mod tidy;

@@ -13,7 +13,7 @@ use ironfs::volume::Volume;
 use std::time::Duration;
 
 /// Seconds that each harness runs in `cargo test`.
-const SECONDS: u64 = 20;
+const SECONDS: u64 = 12;
 /// Moments of a history at which the power is cut.
 const CUTS: u64 = 8;
 /// States that are tried of each.

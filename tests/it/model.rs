@@ -14,7 +14,7 @@ use ops::{Op, parse};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Seconds that the harness runs in `cargo test`.
-const SECONDS: u64 = 40;
+const SECONDS: u64 = 25;
 /// Operations of one history.
 const OPS: usize = 120;
 /// Histories that the search for a shorter one may try.

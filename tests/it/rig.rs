@@ -1,19 +1,19 @@
 //! A volume in one process over simulated disks, on one thread with a paused clock: what the harnesses drive. And how
 //! much time a harness has. Knows no operation of the file system.
 
+use crate::bus::Bus;
 use crate::sim::disk::{Image, SimMachine};
 use ironfs::config::{Config, Limits};
-
 use ironfs::error::{Error, Result};
 use ironfs::fs::{AtimeMode, Clock};
-use ironfs::types::Timestamp;
+use ironfs::types::{MountId, Timestamp};
 use ironfs::volume::format::{FormatRequest, format_in};
 use ironfs::volume::fsck::{FsckReport, check_in};
 use ironfs::volume::{OpenDisk, Volume, VolumeOptions, World};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Seconds since 1970 at which the wall clock of every history begins.
@@ -25,6 +25,10 @@ pub(crate) struct Rig {
     pub(crate) machine: SimMachine,
     pub(crate) config: Config,
     clock: Arc<AtomicI64>,
+    /// What is between the disks and a mount, if they are not its own.
+    bus: Option<Bus>,
+    /// Number of the latest mount on it.
+    mount: Arc<AtomicU64>,
 }
 
 impl Rig {
@@ -33,9 +37,26 @@ impl Rig {
         Self::over(SimMachine::new(seed, disks))
     }
 
-    /// What a power cut has left.
+    /// Empty disks that `nodes` nodes serve in turns, and the network.
+    pub(crate) fn over_nodes(seed: u64, disks: usize, nodes: usize) -> (Self, Bus) {
+        let mut rig = Self::new(seed, disks);
+        let bus = Bus::new(rig.machine.clone(), nodes, seed);
+        rig.config.disks = (0..disks).map(|disk| bus.disk_path(disk)).collect();
+        rig.config.peer = bus.peers();
+        rig.bus = Some(bus.clone());
+        (rig, bus)
+    }
+
+    /// What a power cut of everything has left.
     pub(crate) fn after_crash(&self, image: Image) -> Self {
-        Self { machine: SimMachine::from_image(image), ..self.clone() }
+        let machine = SimMachine::from_image(image);
+        let bus = self.bus.as_ref().map(|bus| bus.over(machine.clone()));
+        Self { machine, bus, ..self.clone() }
+    }
+
+    /// Number of the latest mount over a network.
+    pub(crate) fn mount_id(&self) -> MountId {
+        MountId(self.mount.load(Ordering::Relaxed))
     }
 
     fn over(machine: SimMachine) -> Self {
@@ -57,10 +78,16 @@ impl Rig {
             ..Limits::default()
         };
         let config = Config { limits, ..Config::new("sim", disks) };
-        Self { machine, config, clock: Arc::new(AtomicI64::new(EPOCH_SECONDS)) }
+        let clock = Arc::new(AtomicI64::new(EPOCH_SECONDS));
+        Self { machine, config, clock, bus: None, mount: Arc::default() }
     }
 
     fn world(&self) -> World {
+        if let Some(bus) = &self.bus {
+            let (world, mount) = bus.world();
+            self.mount.store(mount.get(), Ordering::Relaxed);
+            return world;
+        }
         let machine = self.machine.clone();
         let opener = move |path: &Path| -> Result<OpenDisk> {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -96,14 +123,15 @@ impl Rig {
     }
 
     pub(crate) async fn open(&self) -> Result<Arc<Volume>> {
+        let world = self.world();
         let options = VolumeOptions {
             read_only: false,
             atime: AtimeMode::Relative,
             nodiratime: false,
             clock: self.clock(),
-            holder: "a test".to_owned(),
+            holder: format!("mount {}", self.mount_id()),
         };
-        Volume::open(&self.config, options, self.world()).await
+        Volume::open(&self.config, options, world).await
     }
 
     /// Checks the volume, which is not open, every byte of it.
@@ -122,7 +150,10 @@ impl Rig {
 
     /// The process dies: nothing more reaches the disks, and what was written stays as it is in the page cache.
     pub(crate) async fn kill(&self, volume: Arc<Volume>) {
-        self.machine.release_locks();
+        match &self.bus {
+            Some(bus) => bus.die(self.mount_id()),
+            None => self.machine.release_locks(),
+        }
         // It can no longer change anything; this only ends its tasks.
         drop(volume.shutdown().await);
     }

@@ -163,7 +163,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("toml", &["config"]),
     ("prometheus", &["metrics"]),
     ("serde_json", &["admin", "cli", "volume/repair_log"]),
-    ("getrandom", &["volume", "cli/ca"]),
+    ("getrandom", &["volume", "cli/ca", "shardd"]),
     ("quinn", &["net/quic", "net/tls"]),
     ("rustls", &["net/quic", "net/tls"]),
     ("x509_parser", &["net/tls"]),

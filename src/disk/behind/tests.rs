@@ -16,6 +16,7 @@ struct Slow {
     gate: Mutex<()>,
     failing: Mutex<Option<Posix>>,
     writes: AtomicU32,
+    batches: AtomicU32,
 }
 
 impl Slow {
@@ -56,6 +57,11 @@ impl DiskFile for Slow {
         bytes[start..start + data.len()].copy_from_slice(data);
         self.writes.fetch_add(1, Ordering::SeqCst);
         Ok(())
+    }
+
+    fn write_many(&self, parts: Vec<(u64, Bytes)>) -> Result<()> {
+        self.batches.fetch_add(1, Ordering::SeqCst);
+        parts.iter().try_for_each(|(offset, data)| self.write(*offset, data))
     }
 
     fn set_len(&self, length: u64) -> Result<()> {
@@ -193,14 +199,31 @@ fn who_waits_for_room_on_a_silent_device_gets_an_error() {
 fn what_was_not_synced_may_go_when_the_file_is_dropped() {
     let (slow, file) = behind();
     let gate = slow.gate.lock().unwrap();
-    (0..10).for_each(|_| file.write(0, b"ab").unwrap());
+    file.write(0, b"ab").unwrap();
     while file.shared.lock().running.is_none() {
         std::thread::sleep(SILENT / 100);
     }
+    (0..10).for_each(|_| file.write(0, b"ab").unwrap());
     let dropper = std::thread::spawn(move || drop(file));
     std::thread::sleep(SILENT / 10);
     assert!(!dropper.is_finished(), "the call under way is waited for");
     drop(gate);
     dropper.join().unwrap();
     assert!(slow.writes.load(Ordering::SeqCst) <= 1);
+}
+
+#[test]
+fn writes_that_wait_go_together_and_in_order() {
+    let (slow, file) = behind();
+    let gate = slow.gate.lock().unwrap();
+    file.write(0, b"first").unwrap();
+    while file.shared.lock().running.is_none() {
+        std::thread::sleep(SILENT / 100);
+    }
+    (0..4u8).for_each(|number| file.write(number.into(), &[b'0' + number; 2]).unwrap());
+    assert_eq!(file.shared.lock().waiting.len(), 4);
+    drop(gate);
+    file.sync_data().unwrap();
+    assert_eq!(*slow.bytes.lock().unwrap(), *b"01233");
+    assert_eq!(slow.batches.load(Ordering::SeqCst), 2);
 }

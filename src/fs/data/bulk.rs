@@ -15,11 +15,15 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 const SEGMENT: u64 = SEGMENT_BYTES as u64;
 /// How often a stripe is written before disks that fail, or a member list that keeps changing, are an error.
 const PUT_ATTEMPTS: u32 = 4;
+/// Pause between two attempts while disks are waited for.
+const PUT_PAUSE: Duration = Duration::from_millis(250);
 
 /// Content of a stripe up to which it counts as small.
 const SMALL_STRIPE_BYTES: u64 = 2 << 20;
@@ -167,23 +171,26 @@ async fn write<'s>(data: &Data, class: ClassId, members: Vec<Member<'s>>) -> Res
 
 /// Writes one stripe. If the member list changes meanwhile it is written anew by the next one: a disk that is lost
 /// changes the list, and that must not fail who is writing at this moment. The same goes for disks that fail or are
-/// found full under the stripe before anybody has noticed: those that are left may be enough.
+/// found full under the stripe before anybody has noticed: those that are left may be enough. While they are not, because
+/// too many are away at once, they are waited for, though not for ever.
 async fn put(
     data: &Data,
     (class, policy): (ClassId, Class),
     segments: Vec<NewSegment>,
 ) -> Result<Written> {
+    let deadline = Instant::now() + data.limits.patience;
     let mut attempt = 1;
     loop {
-        let target = data.placer.target(class, policy, Priority::Sync)?;
-        match data.writer.write(target, segments.clone()).await {
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::Fenced | ErrorKind::Unavailable | ErrorKind::Posix(Posix::NoSpace)
-                ) && attempt < PUT_ATTEMPTS =>
-            {
+        let written = match data.placer.target(class, policy, Priority::Sync) {
+            Ok(target) => data.writer.write(target, segments.clone()).await,
+            Err(error) => Err(error),
+        };
+        match written {
+            Err(error) if is_worth_another(&error, attempt, deadline) => {
                 tracing::debug!(%error, "a stripe is written anew on the disks that are left");
+                if attempt >= PUT_ATTEMPTS {
+                    tokio::time::sleep(PUT_PAUSE).await;
+                }
                 attempt += 1;
             }
             written => {
@@ -193,6 +200,14 @@ async fn put(
                 return written;
             }
         }
+    }
+}
+
+fn is_worth_another(error: &Error, attempt: u32, deadline: Instant) -> bool {
+    match error.kind() {
+        ErrorKind::Fenced | ErrorKind::Posix(Posix::NoSpace) => attempt < PUT_ATTEMPTS,
+        ErrorKind::Unavailable => attempt < PUT_ATTEMPTS || Instant::now() < deadline,
+        _ => false,
     }
 }
 

@@ -177,6 +177,13 @@ impl Shared {
             return Err(self.pause(&reason));
         }
         loop {
+            // A list that is in force was taken by all disks of the log.
+            for disk in side.log.disks() {
+                if self.disks.get(disk).is_none() {
+                    self.lose(side, disk, &Error::unavailable("the disk is down"));
+                }
+            }
+            self.check_running()?;
             let members = side.log.disks();
             list.log.retain(|member| members.contains(&member.disk));
             for member in &mut list.disks {
@@ -190,15 +197,19 @@ impl Shared {
             if let Some(reason) = self.too_few(side, self.usable(&list).len(), needed) {
                 return Err(self.pause(&reason));
             }
-            side.offered.extend(self.usable(&list).iter().map(|handle| handle.id));
-            let failed = self.write_list(&list).await;
+            let takers = self.usable(&list);
+            side.offered.extend(takers.iter().map(|handle| handle.id));
+            let failed = self.write_list(&list, &takers).await;
             for (disk, error) in &failed {
                 self.lose(side, *disk, error);
                 // Whatever the reason: a disk that cannot take the list must not be used under it.
                 self.disks.fail(*disk, error);
             }
             self.check_running()?;
-            if failed.is_empty() {
+            let took = |disk: DiskId| {
+                takers.iter().any(|taker| taker.id == disk) && self.disks.get(disk).is_some()
+            };
+            if failed.is_empty() && members.into_iter().all(took) {
                 break;
             }
         }
@@ -227,9 +238,12 @@ impl Shared {
         self.disks.healthy().into_iter().filter(named).collect()
     }
 
-    /// Writes the superblocks of all disks in use; answers with those that failed.
-    async fn write_list(&self, list: &MemberList) -> Vec<(DiskId, Error)> {
-        let handles = self.usable(list);
+    /// Writes the superblocks of these disks; answers with those that failed.
+    async fn write_list(
+        &self,
+        list: &MemberList,
+        handles: &[Arc<DiskHandle>],
+    ) -> Vec<(DiskId, Error)> {
         let write = |handle: &Arc<DiskHandle>| {
             let (handle, members) = (handle.clone(), list.clone());
             let (volume, name) = (self.volume, self.name.clone());

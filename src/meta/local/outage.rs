@@ -177,6 +177,15 @@ impl Shared {
         {
             // Nothing is applied meanwhile.
             let _gate = self.gate.lock().await;
+            if let Some(mirror) = self.state().mirror {
+                // A node that began anew has forgotten that they were open, though its disks are in order.
+                self.queue
+                    .run(move || {
+                        mirror.look_at_files();
+                        Ok(())
+                    })
+                    .await?;
+            }
             self.recover_state(&Error::unavailable("all disks were away"))?;
         }
         let alive: Vec<DiskId> = match self.state().mirror {

@@ -4,12 +4,16 @@ use super::super::{DiskCall, DiskReply, FileId};
 use super::{Body, NAME_BYTES_MAX, Parts};
 use crate::disk::{DiskEntry, DiskIdentity, OpenMode};
 use crate::format::{Decoded, FormatError};
+use bytes::Bytes;
 use std::ops::RangeInclusive;
 
 /// Codes of calls.
-pub(super) const CALLS: RangeInclusive<u8> = OPEN..=UNLOCK;
+pub(super) const CALLS: RangeInclusive<u8> = OPEN..=WRITE_MANY;
 /// Codes of replies.
 pub(super) const REPLIES: RangeInclusive<u8> = FILE_DONE..=IDENTIFIED;
+
+/// Bytes of an offset.
+const OFFSET_BYTES: usize = 8;
 
 const OPEN: u8 = 32;
 const LENGTH: u8 = 33;
@@ -27,6 +31,7 @@ const IDENTITY: u8 = 44;
 const DISK_SPACE: u8 = 45;
 const LOCK: u8 = 46;
 const UNLOCK: u8 = 47;
+const WRITE_MANY: u8 = 48;
 const FILE_DONE: u8 = 160;
 const OPENED: u8 = 161;
 const NUMBER: u8 = 162;
@@ -100,6 +105,19 @@ pub(super) fn pack_call(body: &mut Body, call: DiskCall) -> u8 {
             LOCK
         }
         DiskCall::Unlock => UNLOCK,
+        DiskCall::WriteMany { file, parts } => {
+            pack_parts(body, file, parts);
+            WRITE_MANY
+        }
+    }
+}
+
+fn pack_parts(body: &mut Body, file: FileId, parts: Vec<(u64, Bytes)>) {
+    body.fields.u64(file.0);
+    body.fields.count(parts.len());
+    for (offset, data) in parts {
+        body.fields.u64(offset);
+        body.pieces.push(data);
     }
 }
 
@@ -132,6 +150,12 @@ pub(super) fn unpack_call(code: u8, parts: &mut Parts<'_>) -> Decoded<DiskCall> 
         DISK_SPACE => DiskCall::Space,
         LOCK => DiskCall::Lock { holder: name(parts)? },
         UNLOCK => DiskCall::Unlock,
+        WRITE_MANY => {
+            let file = file(parts)?;
+            let count = parts.fields.count(OFFSET_BYTES, "parts")?;
+            let part = |_| Ok((parts.fields.u64()?, parts.piece()?));
+            DiskCall::WriteMany { file, parts: (0..count).map(part).collect::<Decoded<_>>()? }
+        }
         _ => return Err(FormatError::Invalid("code of a request")),
     })
 }

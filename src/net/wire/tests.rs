@@ -65,6 +65,10 @@ fn orders() -> Vec<Order> {
         call(DiskCall::Lock { holder: "pid 1".to_owned() }),
         call(DiskCall::Unlock),
         Order::Disks,
+        call(DiskCall::WriteMany {
+            file,
+            parts: vec![(5, Bytes::from_static(b"abc")), (1 << 33, Bytes::from_static(b"d"))],
+        }),
     ]
 }
 

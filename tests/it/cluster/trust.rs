@@ -31,7 +31,7 @@ fn only_clients_of_the_volume_mount_it() {
     ca(other.path(), &["init"]);
     ca(other.path(), &["issue", "--role", "client", "--name", "desk"]);
     refuses(&cluster, "other", &identity(other.path(), "desk"), "UnknownIssuer");
-    assert!(cluster.nodes[0].said().contains("a peer was turned away"));
+    wait("the node has said so", || cluster.nodes[0].said().contains("a peer was turned away"));
     // Of the volume, and not for mounting.
     for role in ["admin", "node"] {
         ca(&root, &["issue", "--role", role, "--name", &format!("an-{role}")]);

@@ -99,7 +99,7 @@ fn must<T>(what: &str, done: Done<T>) -> Checked<T> {
 }
 
 impl Driver {
-    /// A new volume. Its class and the number of its disks follow from the seed.
+    /// A new volume. Its class, the number of its disks, and whether nodes serve them, follow from the seed.
     pub(super) async fn start(seed: u64) -> Checked<Self> {
         const SHAPES: [(&str, usize); 6] = [
             ("4+2", 6),
@@ -110,7 +110,11 @@ impl Driver {
             ("2+2,zstd", 5),
         ];
         let (class, disks) = pick(&SHAPES, seed).unwrap();
-        let rig = Rig::new(seed, disks);
+        // Over a network more than half of the disks must be there: two of four are not.
+        let rig = match seed % 3 == 2 && disks > 4 {
+            true => Rig::over_nodes(seed, disks, disks).0,
+            false => Rig::new(seed, disks),
+        };
         must("format", rig.format(class).await)?;
         let volume = must("open", rig.open().await)?;
         let first = usize::try_from(seed % disks as u64).unwrap();
