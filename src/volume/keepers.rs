@@ -191,6 +191,10 @@ async fn probe(volume: std::sync::Weak<Volume>, stop: CancellationToken) {
     while next(&mut interval, &stop).await {
         let Some(volume) = volume.upgrade() else { return };
         volume.probe_disks().await;
+        if volume.spaces.take_degraded() {
+            // Its disks may be there again by now, and then no change of theirs tells.
+            volume.repair.look_again();
+        }
         if !volume.options.read_only {
             told_out.tell("give up a disk", volume.give_up_absent(&mut absence).await.err());
             told_drained.tell("let a disk go", volume.release_drained().await.err());

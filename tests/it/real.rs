@@ -140,7 +140,15 @@ impl Volume {
 
     /// Waits until `status` satisfies `condition`.
     pub(crate) fn wait_status(&self, what: &str, condition: impl Fn(&serde_json::Value) -> bool) {
-        wait(what, || condition(&self.status()));
+        let start = Instant::now();
+        loop {
+            let status = self.status();
+            if condition(&status) {
+                return;
+            }
+            assert!(start.elapsed() < DEADLINE, "waited in vain: {what}: {status}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// fsck must find nothing.
