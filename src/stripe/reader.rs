@@ -12,6 +12,7 @@ use crate::stripe::slots::SlotTable;
 use crate::types::{DiskId, Epoch, NodeId, ShardIndex, StripeId};
 use bytes::Bytes;
 use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use hedges::{Hedges, Late};
 use pins::{Pin, Pins};
 use plan::{Columns, ReadPlan};
@@ -249,7 +250,8 @@ impl StripeReader {
             sources.call_reserve();
         }
         let mut columns = Columns::default();
-        loop {
+        // Who lies is found by asking the same ones each time, so not the first that answer.
+        while excluded != 0 || !sources.is_patient() {
             let direct: Vec<_> = plan
                 .wanted
                 .iter()
@@ -312,7 +314,6 @@ impl StripeReader {
                     {
                         self.members.note_silent(*disk);
                     }
-                    // If the others do not suffice it is asked again, and waited for.
                     sources.put_off(index);
                 }
             }
@@ -340,6 +341,40 @@ impl StripeReader {
         if fits { Ok(bytes) } else { Err(channel.confused()) }
     }
 
+    /// Asks all shards that may be asked, also those that were late, until any k have answered, or those that lack: one
+    /// that keeps silent is waited for only where nobody can take its place.
+    async fn fetch_first(
+        &self,
+        record: &StripeRecord,
+        lack: Lack<'_>,
+        sources: &mut Sources,
+        columns: &mut Columns,
+    ) -> Result<()> {
+        let Lack { lost, ranges, priority, .. } = lack;
+        let k = usize::from(record.class.scheme.k());
+        let able: Vec<_> = record.shards().filter(|index| sources.is_usable(*index)).collect();
+        // If each of k has to answer, it is enough to ask those that lack.
+        let only_lost = able.len() == k && lost.iter().all(|index| able.contains(index));
+        let asked = if only_lost { lost } else { &able };
+        let asked = asked.iter().copied().filter(|index| !columns.has(*index));
+        let fetch =
+            async |index: ShardIndex| (index, self.fetch(record, index, ranges, priority).await);
+        let mut fetches: FuturesUnordered<_> = asked.map(fetch).collect();
+        while let Some((index, result)) = fetches.next().await {
+            match result {
+                Ok(bytes) => {
+                    sources.answered(index);
+                    columns.insert(index, ranges.iter().cloned().zip(bytes).collect());
+                }
+                Err(error) => sources.fail(index, error),
+            }
+            if columns.shards().len() >= k || lost.iter().all(|index| columns.has(*index)) {
+                return Ok(());
+            }
+        }
+        Err(sources.verdict())
+    }
+
     /// What lacks, from any k other shards: for each lost shard the bytes of each range.
     pub(super) async fn reconstruct(
         &self,
@@ -352,6 +387,10 @@ impl StripeReader {
         let without = lost.iter().fold(excluded, |mask, index| mask | 1 << index.0);
         let mut columns = Columns::default();
         let chosen = loop {
+            if sources.is_patient() && excluded == 0 && priority != Priority::Background {
+                self.fetch_first(record, lack, sources, &mut columns).await?;
+                break columns.shards();
+            }
             let Some(chosen) = coder.plan(sources.usable() & !without, lost) else {
                 if sources.call_reserve() {
                     continue;

@@ -63,11 +63,12 @@ impl Members for TestMembers {
     }
 }
 
-/// Peers of which some disks never answer.
+/// Peers of which some disks never answer, or late.
 #[derive(Debug)]
 pub(super) struct Silent {
     pub(super) peers: Arc<LocalPeers>,
     pub(super) disks: Vec<u32>,
+    pub(super) late: BTreeMap<u32, Duration>,
 }
 
 impl Peers for Silent {
@@ -75,7 +76,12 @@ impl Peers for Silent {
         if self.disks.contains(&request.disk.0) {
             return Box::pin(std::future::pending());
         }
-        self.peers.call(node, request)
+        let late = self.late.get(&request.disk.0).copied().unwrap_or_default();
+        let call = self.peers.call(node, request);
+        Box::pin(async move {
+            tokio::time::sleep(late).await;
+            call.await
+        })
     }
 }
 
@@ -138,7 +144,13 @@ impl Cluster {
 
     /// From now on these disks are silent for the writer and the reader.
     pub(super) fn silence(&mut self, disks: &[u32]) {
-        let silent = Silent { peers: Arc::clone(&self.peers), disks: disks.to_vec() };
+        self.disturb(disks, &[]);
+    }
+
+    /// Disks `silent` never answer from now on, and each of `late` so much later.
+    pub(super) fn disturb(&mut self, silent: &[u32], late: &[(u32, Duration)]) {
+        let (peers, late) = (Arc::clone(&self.peers), late.iter().copied().collect());
+        let silent = Silent { peers, disks: silent.to_vec(), late };
         let (silent, cpu) = (Arc::new(silent), Arc::new(Cpu::new(2)));
         let (sender, findings) = channel(100);
         self.findings = findings;

@@ -103,6 +103,11 @@ impl Columns {
         self.0.contains_key(&shard)
     }
 
+    /// The shards that are there.
+    pub(super) fn shards(&self) -> Vec<ShardIndex> {
+        self.0.keys().copied().collect()
+    }
+
     /// Bytes of the range at this place in the order of ranges.
     pub(super) fn nth(&self, shard: ShardIndex, number: usize) -> Option<&[u8]> {
         self.0.get(&shard)?.get(number).map(|(_range, bytes)| &**bytes)

@@ -16,7 +16,7 @@ pub(in crate::stripe) struct Sources {
     /// Bits of shards that are asked only when the others do not suffice: their disks are slow to answer.
     reserve: u64,
     answered: u64,
-    /// Too few others are left to do without one that is late.
+    /// All are asked by now, also those that are late.
     patient: bool,
     failed: BTreeMap<ShardIndex, Error>,
 }
@@ -46,20 +46,16 @@ impl Sources {
         any
     }
 
-    /// Does without a shard whose disk does not answer, if the others suffice; it is asked again when they do not after
-    /// all. Answers whether they do.
-    pub(super) const fn put_off(&mut self, index: ShardIndex) -> bool {
-        let others = self.usable & !(1 << index.0);
-        let suffice = others.count_ones() >= self.scheme.k() as u32;
-        if suffice {
-            (self.reserve, self.usable) = (self.reserve | 1 << index.0, others);
-        } else {
-            self.patient = true;
+    /// Does without a shard whose disk does not answer. When the others do not suffice it is asked again, with them.
+    pub(super) const fn put_off(&mut self, index: ShardIndex) {
+        self.usable &= !(1 << index.0);
+        self.reserve |= 1 << index.0;
+        if self.usable.count_ones() < self.scheme.k() as u32 {
+            self.call_reserve();
         }
-        suffice
     }
 
-    /// Whether answers are to be waited for: there is nobody else to ask.
+    /// Whether nobody is left who was not asked: the first that suffice are to be taken.
     pub(super) const fn is_patient(&self) -> bool {
         self.patient
     }

@@ -161,6 +161,29 @@ async fn a_disk_that_falls_silent_is_read_around_at_once() {
 }
 
 #[tokio::test]
+async fn late_disks_beside_a_silent_one_are_asked_again() {
+    let mut cluster = Cluster::new(6);
+    let segments = segments(&MIXED);
+    let written = cluster.write("4+2", &segments).await;
+    let late = std::time::Duration::from_millis(450);
+    for silent in [0, 4] {
+        // More are late than can be done without, and no less than k answer.
+        let others = (0..6).filter(|disk| *disk != silent).map(|disk| (disk, late));
+        for count in [2, 3, 5] {
+            let others: Vec<_> = others.clone().take(count).collect();
+            cluster.disturb(&[silent], &others);
+            cluster.reader =
+                cluster.reader.clone().with_timeout(std::time::Duration::from_secs(3600));
+            let start = tokio::time::Instant::now();
+            cluster.check(&written, &segments).await;
+            let took = start.elapsed();
+            assert!(took < std::time::Duration::from_secs(2), "{silent} {count}: {took:?}");
+            assert!(cluster.found().is_empty(), "they are late, not bad");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_slow_disk_is_asked_only_when_others_do_not_suffice() {
     let mut cluster = Cluster::new(6);
     let segments = segments(&MIXED);
