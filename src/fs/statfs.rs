@@ -43,9 +43,6 @@ pub trait SpaceSource: Send + Sync + Debug {
     /// Takes note of a stripe that was put: its room is taken before the disks are looked at again.
     fn note_put(&self, payload_bytes: u64);
 
-    /// Takes note of a stripe that was committed without all its shards: somebody should repair it.
-    fn note_degraded(&self);
-
     /// Whether each shard of a stripe of `class` finds a disk of its own.
     fn can_place(&self, class: &Class) -> bool;
 }

@@ -2,6 +2,7 @@
 //! commands, no table.
 
 use crate::meta::command::Command;
+use crate::stripe::layout::StripeRecord;
 use crate::types::Ino;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,6 +15,8 @@ const COUNTERS: usize = 4096;
 pub struct Changes {
     /// Changes of stripe records.
     stripes: AtomicU64,
+    /// Stripes that were committed without all their shards.
+    degraded: AtomicU64,
     /// Changes of the content of files.
     files: Box<[AtomicU64]>,
 }
@@ -21,7 +24,7 @@ pub struct Changes {
 impl Default for Changes {
     fn default() -> Self {
         let files = (0..COUNTERS).map(|_each| AtomicU64::new(0)).collect();
-        Self { stripes: AtomicU64::new(0), files }
+        Self { stripes: AtomicU64::new(0), degraded: AtomicU64::new(0), files }
     }
 }
 
@@ -36,6 +39,11 @@ impl Changes {
         self.stripes.load(Ordering::SeqCst)
     }
 
+    /// How many stripes were committed without all their shards.
+    pub fn of_degraded(&self) -> u64 {
+        self.degraded.load(Ordering::SeqCst)
+    }
+
     fn counter(&self, ino: Ino) -> Option<&AtomicU64> {
         let at = usize::try_from(ino.0 % COUNTERS as u64).ok()?;
         self.files.get(at)
@@ -44,6 +52,12 @@ impl Changes {
     fn file(&self, ino: Ino) {
         if let Some(counter) = self.counter(ino) {
             counter.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn stripe(&self, record: &StripeRecord) {
+        if record.missing != 0 {
+            self.degraded.fetch_add(1, Ordering::SeqCst);
         }
     }
 
@@ -61,11 +75,13 @@ impl Changes {
                 self.file(file.ino);
             }
             Command::CloneExtents { to, .. } => self.file(*to),
-            Command::CommitExtents { segments, files, .. } => {
+            Command::CommitExtents { stripe, segments, files } => {
+                self.stripe(stripe);
                 segments.iter().for_each(|segment| self.file(segment.address.ino));
                 files.iter().for_each(|file| self.file(file.ino));
             }
-            Command::MoveExtents { segments, .. } => {
+            Command::MoveExtents { stripe, segments } => {
+                self.stripe(stripe);
                 segments.iter().for_each(|segment| self.file(segment.address.ino));
             }
             // It does not say whose chunks it removes.

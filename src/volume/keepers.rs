@@ -10,6 +10,7 @@ use super::status::RepairLine;
 use crate::config::Limits;
 use crate::disk::set::DiskSet;
 use crate::error::{Error, Result};
+use crate::meta::client::Views;
 use crate::stripe::reader::{Finding, StripeReader};
 use crate::stripe::writer::StripeWriter;
 use crate::types::{DiskId, Epoch, Incarnation, ShardIndex, StripeId};
@@ -188,10 +189,12 @@ async fn probe(volume: std::sync::Weak<Volume>, stop: CancellationToken) {
     let (mut told, mut told_out) = (Told::default(), Told::default());
     let mut told_drained = Told::default();
     let mut absence = Absence::default();
+    let mut degraded = 0;
     while next(&mut interval, &stop).await {
         let Some(volume) = volume.upgrade() else { return };
         volume.probe_disks().await;
-        if volume.spaces.take_degraded() {
+        let now = volume.log.changes().of_degraded();
+        if std::mem::replace(&mut degraded, now) != now {
             // Its disks may be there again by now, and then no change of theirs tells.
             volume.repair.look_again();
         }

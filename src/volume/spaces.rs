@@ -18,7 +18,7 @@ use crate::types::{ClassId, DiskId};
 use crate::worker::clean::Room;
 use futures_util::future::{BoxFuture, join_all};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -43,8 +43,6 @@ pub(super) struct Spaces {
     looking: tokio::sync::Mutex<()>,
     /// Payload bytes of the stripes that this mount has put.
     put_bytes: AtomicU64,
-    /// A stripe was committed without all its shards since `take_degraded`.
-    degraded: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -62,8 +60,7 @@ impl Spaces {
         let outage = Duration::from_secs(config.limits.outage_s.into());
         let put_bytes = AtomicU64::new(0);
         let (known, looking) = (Mutex::default(), tokio::sync::Mutex::default());
-        let degraded = AtomicBool::new(false);
-        Self { disks, log, meta, reserve_percent, outage, known, looking, put_bytes, degraded }
+        Self { disks, log, meta, reserve_percent, outage, known, looking, put_bytes }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -124,11 +121,6 @@ impl Spaces {
         let labels = |disk: &DiskId| members.member(*disk).map(|member| member.labels.clone());
         let labels = spaces.keys().map(|disk| labels(disk).unwrap_or_default());
         self.shares_of(spaces).into_iter().zip(labels).collect()
-    }
-
-    /// Whether a stripe was committed without all its shards since the last call.
-    pub(super) fn take_degraded(&self) -> bool {
-        self.degraded.swap(false, Ordering::SeqCst)
     }
 
     /// Room of a disk as of the last look.
@@ -264,10 +256,6 @@ impl SpaceSource for Spaces {
 
     fn note_put(&self, payload_bytes: u64) {
         self.put_bytes.fetch_add(payload_bytes, Ordering::SeqCst);
-    }
-
-    fn note_degraded(&self) {
-        self.degraded.store(true, Ordering::SeqCst);
     }
 
     fn can_place(&self, class: &Class) -> bool {

@@ -254,12 +254,8 @@ async fn commit(data: &Data, stripe: Stripe<'_>) -> Result<usize> {
     }
     let files: Vec<FileUpdate> =
         ends.values().map(|(snapshot, end)| snapshot.update(*end)).collect();
-    let degraded = written.record.missing != 0;
     let command = Command::CommitExtents { stripe: written.record, segments: commits, files };
     let (answer, position) = data.meta.propose_at(command).await?;
-    if degraded {
-        data.space.note_degraded();
-    }
     let Answer::Committed { skipped, inodes } = answer else {
         return Err(Error::internal("a commit of a stripe answered something else"));
     };
