@@ -344,7 +344,8 @@ impl Shared {
         Ok((StateHandle { store: Arc::new(opened?), mirror: Some(mirror) }, used))
     }
 
-    /// Ends all changes, because of `reason`. What is not durable by now never becomes so.
+    /// Ends all changes, because of `reason`. What is not durable by now never becomes so; whoever waits for disks learns
+    /// it at once.
     pub(super) fn stop(&self, reason: &str) {
         self.fence();
         let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
@@ -352,6 +353,17 @@ impl Shared {
             tracing::error!(reason, "the metadata log has stopped; the volume is read-only now");
             *stopped = Some(reason.to_owned());
         }
+        drop(stopped);
+        self.end_waits(reason);
+    }
+
+    /// Answers whoever waits in an outage: what it waits for does not come.
+    fn end_waits(&self, reason: &str) {
+        self.waits.send_replace(None);
+        let waiting =
+            std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let answers = waiting.into_iter().map(|proposal| (0, proposal.answer));
+        refuse(answers.collect(), &read_only(reason));
     }
 
     pub(super) fn fence(&self) {
@@ -364,6 +376,7 @@ impl Shared {
         self.fence();
         *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(String::from("it was closed"));
+        self.end_waits("it was closed");
     }
 
     pub(super) fn stopped(&self) -> Option<String> {

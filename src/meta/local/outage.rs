@@ -35,6 +35,9 @@ pub(super) struct Return {
 impl Shared {
     /// From now on changes wait, because of `reason`. Answers the error for whoever cannot.
     pub(super) fn pause(&self, reason: &str) -> Error {
+        if let Err(stopped) = self.check_running() {
+            return stopped;
+        }
         let new = self.waits.send_if_modified(|waits| {
             let new = waits.is_none();
             waits.get_or_insert_with(|| reason.to_owned());

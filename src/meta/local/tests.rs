@@ -5,6 +5,7 @@ use crate::disk::Disk;
 use crate::disk::local::LocalDisk;
 use crate::disk::queue::DiskQueue;
 use crate::disk::superblock;
+use crate::error::Posix;
 use crate::meta::command::NewNode;
 use crate::meta::recover::{NewVolume, OpenOptions, Opened, PresentDisk, format, open};
 use crate::types::{FileKind, Ino, ROOT_INO, Timestamp, VolumeId};
@@ -19,6 +20,19 @@ fn disks(root: &Path) -> Vec<(Arc<dyn Disk>, DiskQueue)> {
         (disk, DiskQueue::threads(&format!("d{number}"), 2, 16).unwrap())
     };
     (1..=4).map(disk).collect()
+}
+
+/// A new volume, mounted.
+async fn formatted() -> (tempfile::TempDir, Opened) {
+    let root = tempfile::tempdir().unwrap();
+    let class = Class::new("2+1".parse().unwrap());
+    let (volume, name) = (VolumeId([4; 16]), String::from("threads"));
+    let new = NewVolume { volume, name, class, uid: 0, gid: 0, time: Timestamp::default() };
+    let plain =
+        disks(root.path()).into_iter().map(|(disk, queue)| (disk, queue, Labels::default()));
+    format(plain.collect(), new).await.unwrap();
+    let opened = mount(root.path()).await;
+    (root, opened)
 }
 
 async fn mount(root: &Path) -> Opened {
@@ -39,14 +53,7 @@ fn create(ino: u64) -> Command {
 /// Proposers, rounds and ticks at once, on real threads and files, with a buffer that makes proposers wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_proposers_share_rounds_on_real_disks() {
-    let root = tempfile::tempdir().unwrap();
-    let class = Class::new("2+1".parse().unwrap());
-    let (volume, name) = (VolumeId([4; 16]), String::from("threads"));
-    let new = NewVolume { volume, name, class, uid: 0, gid: 0, time: Timestamp::default() };
-    let plain =
-        disks(root.path()).into_iter().map(|(disk, queue)| (disk, queue, Labels::default()));
-    format(plain.collect(), new).await.unwrap();
-    let opened = mount(root.path()).await;
+    let (root, opened) = formatted().await;
     let mut tasks = tokio::task::JoinSet::new();
     for proposer in 0..8 {
         let log = opened.log.clone();
@@ -84,6 +91,30 @@ async fn many_proposers_share_rounds_on_real_disks() {
     assert!(opened.clean);
     assert_eq!(opened.log.view().unwrap().totals().unwrap().inodes, totals.inodes);
     assert_eq!(opened.log.applied(), applied.advance(1), "the start of this mount");
+}
+
+/// Another mount has taken the volume, say: there is nothing to wait for any more.
+#[tokio::test]
+async fn whoever_waits_for_disks_learns_at_once_that_the_log_has_stopped() {
+    let (_root, opened) = formatted().await;
+    let log = opened.log;
+    log.shared.pause("none is there");
+    let stop = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        log.shared.stop("it is over");
+        log.shared.pause("none is there");
+    };
+    let (answer, put_off) = oneshot::channel();
+    let command = create(7);
+    let encoded = vec![state::encode(&command)];
+    log.shared.submit(Proposal { commands: vec![command], encoded, answer, deferred: true });
+    let all = async { tokio::join!(log.propose(vec![create(8)]), put_off, stop) };
+    let (new, put_off, ()) = tokio::time::timeout(Duration::from_secs(10), all).await.unwrap();
+    for answer in [new, put_off.unwrap()] {
+        let error = answer.unwrap_err();
+        assert!(error.is(Posix::ReadOnly) && error.to_string().contains("it is over"), "{error}");
+    }
+    assert!(log.status().waiting.is_none());
 }
 
 #[test]
