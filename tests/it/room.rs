@@ -3,9 +3,12 @@
 use crate::compare::root_user;
 use crate::rig::{Rig, run};
 use ironfs::error::Posix;
+use ironfs::fs::Fs;
 use ironfs::fs::file::WriteHow;
 use ironfs::fs::namespace::NewFile;
 use ironfs::types::{FileKind, ROOT_INO};
+use ironfs::volume::Volume;
+use std::sync::Arc;
 use std::time::Duration;
 
 const O_RDWR: i32 = 0o2;
@@ -17,16 +20,31 @@ const ARRIVED_MIB: usize = 64;
 const DISK_BYTES: u64 = 48 << 20;
 /// As long as it takes until disks are seen to be away.
 const NOTICED: Duration = Duration::from_secs(30);
+const NEW: NewFile = NewFile { kind: FileKind::File, mode: 0o644, umask: 0, rdev: 0 };
+
+/// A new volume on six disks.
+async fn mounted(seed: u64) -> (Rig, Arc<Volume>, Arc<Fs>) {
+    let rig = Rig::new(seed, 6);
+    rig.format("4+2").await.unwrap();
+    let volume = rig.open().await.unwrap();
+    let fs = volume.fs();
+    (rig, volume, fs)
+}
+
+/// Unmounts and looks whether all is in order.
+async fn end(rig: Rig, volume: Arc<Volume>, fs: Arc<Fs>) {
+    drop(fs);
+    volume.shutdown().await.unwrap();
+    drop(volume);
+    rig.machine.settle();
+    rig.fsck_clean().await.unwrap();
+}
 
 #[test]
 fn a_write_that_finds_no_room_waits_for_older_data() {
     run(async {
-        let rig = Rig::new(1, 6);
-        rig.format("4+2").await.unwrap();
-        let volume = rig.open().await.unwrap();
-        let fs = volume.fs();
-        let new = NewFile { kind: FileKind::File, mode: 0o644, umask: 0, rdev: 0 };
-        let (made, opened) = fs.create(&root_user(), ROOT_INO, b"f", new, O_RDWR).await.unwrap();
+        let (rig, volume, fs) = mounted(1).await;
+        let (made, opened) = fs.create(&root_user(), ROOT_INO, b"f", NEW, O_RDWR).await.unwrap();
         let (open, how) = ((made.ino, opened.handle), WriteHow::default());
         let block = |number: usize| vec![u8::try_from(number).unwrap() + 1; WRITE_BYTES];
         let at = |number: usize| (number * WRITE_BYTES) as u64;
@@ -50,30 +68,22 @@ fn a_write_that_finds_no_room_waits_for_older_data() {
             assert!(read.unwrap() == block(number), "block {number}");
         }
         fs.release(made.ino, opened.handle).await.unwrap();
-        drop(fs);
-        volume.shutdown().await.unwrap();
-        drop(volume);
-        rig.machine.settle();
-        rig.fsck_clean().await.unwrap();
+        end(rig, volume, fs).await;
     });
 }
 
 #[test]
 fn what_was_unlinked_a_moment_ago_makes_room() {
     run(async {
-        let rig = Rig::new(2, 6);
-        rig.format("4+2").await.unwrap();
-        let volume = rig.open().await.unwrap();
-        let fs = volume.fs();
+        let (rig, volume, fs) = mounted(2).await;
         for disk in 0..6 {
             rig.machine.full(disk, DISK_BYTES);
         }
-        let new = NewFile { kind: FileKind::File, mode: 0o644, umask: 0, rdev: 0 };
         let (how, block) = (WriteHow::default(), vec![7; WRITE_BYTES]);
         let mut names = Vec::new();
         loop {
             let name = format!("f{}", names.len()).into_bytes();
-            let made = fs.create(&root_user(), ROOT_INO, &name, new, O_RDWR).await;
+            let made = fs.create(&root_user(), ROOT_INO, &name, NEW, O_RDWR).await;
             let (made, opened) = made.unwrap();
             let open = (made.ino, opened.handle);
             let written = fs.write(&root_user(), open, 0, &block, how).await;
@@ -94,30 +104,22 @@ fn what_was_unlinked_a_moment_ago_makes_room() {
             fs.forget(*ino, 1);
         }
         let (made, opened) =
-            fs.create(&root_user(), ROOT_INO, b"after", new, O_RDWR).await.unwrap();
+            fs.create(&root_user(), ROOT_INO, b"after", NEW, O_RDWR).await.unwrap();
         for number in 0..3 {
             let at = number * WRITE_BYTES as u64;
             fs.write(&root_user(), (made.ino, opened.handle), at, &block, how).await.unwrap();
         }
         fs.fsync(made.ino, opened.handle, false).await.unwrap();
         fs.release(made.ino, opened.handle).await.unwrap();
-        drop(fs);
-        volume.shutdown().await.unwrap();
-        drop(volume);
-        rig.machine.settle();
-        rig.fsck_clean().await.unwrap();
+        end(rig, volume, fs).await;
     });
 }
 
 #[test]
 fn disks_that_are_away_are_no_lack_of_space() {
     run(async {
-        let rig = Rig::new(3, 6);
-        rig.format("4+2").await.unwrap();
-        let volume = rig.open().await.unwrap();
-        let fs = volume.fs();
-        let new = NewFile { kind: FileKind::File, mode: 0o644, umask: 0, rdev: 0 };
-        let (made, opened) = fs.create(&root_user(), ROOT_INO, b"f", new, O_RDWR).await.unwrap();
+        let (rig, volume, fs) = mounted(3).await;
+        let (made, opened) = fs.create(&root_user(), ROOT_INO, b"f", NEW, O_RDWR).await.unwrap();
         let (open, how) = ((made.ino, opened.handle), WriteHow::default());
         let block = vec![5; WRITE_BYTES];
         // The first three keep the metadata.
@@ -133,9 +135,6 @@ fn disks_that_are_away_are_no_lack_of_space() {
         fs.write(&root_user(), open, 0, &block, how).await.unwrap();
         fs.fsync(made.ino, opened.handle, false).await.unwrap();
         fs.release(made.ino, opened.handle).await.unwrap();
-        drop(fs);
-        volume.shutdown().await.unwrap();
-        drop(volume);
-        rig.fsck_clean().await.unwrap();
+        end(rig, volume, fs).await;
     });
 }
