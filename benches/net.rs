@@ -39,6 +39,8 @@ const CELL_BYTES: usize = 64 << 10;
 const AHEAD: usize = 8;
 /// Pieces of the bare stream.
 const CHUNK_BYTES: usize = 64 << 10;
+/// Largest packets of the bare stream: ten at once are as much as the kernel takes.
+const PACKET_BYTES: u16 = 6_500;
 const YEAR: i64 = 365 * 86_400;
 
 /// How much is measured.
@@ -139,7 +141,7 @@ fn identity(directory: &Path, holder: &str) -> Identity {
 /// Packets and windows as a bulk transfer over loopback wants them.
 fn transport() -> Arc<TransportConfig> {
     let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(65_000);
+    discovery.upper_bound(PACKET_BYTES);
     let mut transport = TransportConfig::default();
     transport
         .initial_rtt(Duration::from_millis(1))
@@ -152,7 +154,7 @@ fn transport() -> Arc<TransportConfig> {
 
 fn endpoint(server: Option<ServerConfig>) -> Endpoint {
     let mut config = quinn::EndpointConfig::default();
-    config.max_udp_payload_size(65_000).unwrap();
+    config.max_udp_payload_size(PACKET_BYTES).unwrap();
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     Endpoint::new(config, server, socket, Arc::new(quinn::TokioRuntime)).unwrap()
 }

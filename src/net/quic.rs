@@ -9,10 +9,12 @@ use super::wire::{HEADER_BYTES, Header, PAYLOAD_BYTES_MAX, Packed};
 use crate::error::{Error, Result};
 use crate::sync::Arc;
 use bytes::{Bytes, BytesMut};
+use quinn::congestion::CubicConfig;
 use quinn::{
     AckFrequencyConfig, Connection, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, RecvStream,
     SendStream, TransportConfig, VarInt,
 };
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use rustls::pki_types::CertificateDer;
 use std::fmt;
 use std::net::SocketAddr;
@@ -39,11 +41,19 @@ const SEND_WINDOW: u64 = 64 << 20;
 const RECEIVE_WINDOW: u32 = 128 << 20;
 /// Round trip assumed of a local network.
 const INITIAL_RTT: Duration = Duration::from_millis(1);
-/// Packets up to this size are tried: loopback has 65 535, jumbo frames 8952.
-const MTU_MAX: u16 = 65_000;
+/// Packets up to this size are tried: up to ten of them are handed to the kernel together (segmentation offload), which refuses
+/// what is larger than 65 507 bytes in all. The library takes a refusal for a loss, and after some it goes back to the
+/// smallest packets for a minute.
+const MTU_MAX: u16 = 6_500;
 /// Packets that are acknowledged together.
 const ACK_THRESHOLD: u32 = 16;
-/// Buffers of a socket, as far as the system allows (net.core.rmem_max, net.core.wmem_max).
+/// How long an acknowledgement may be kept back: the least that the protocol allows, because a sender may be waiting for its
+/// window.
+const ACK_DELAY: Duration = Duration::from_millis(1);
+/// Bytes that may be sent before anything is acknowledged: one request of some cells.
+const INITIAL_WINDOW: u64 = 512 << 10;
+/// Buffers of a socket: beyond the limits of the system (net.core.rmem_max, net.core.wmem_max) where that is allowed, which
+/// takes CAP_NET_ADMIN.
 const SOCKET_BYTES: usize = 8 << 20;
 /// Code with which a stream is reset whose caller has gone.
 const GIVEN_UP: VarInt = VarInt::from_u32(1);
@@ -53,7 +63,9 @@ fn transport() -> Arc<TransportConfig> {
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(MTU_MAX);
     let mut acks = AckFrequencyConfig::default();
-    acks.ack_eliciting_threshold(VarInt::from_u32(ACK_THRESHOLD));
+    acks.ack_eliciting_threshold(VarInt::from_u32(ACK_THRESHOLD)).max_ack_delay(Some(ACK_DELAY));
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(INITIAL_WINDOW);
     transport
         .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
         .keep_alive_interval(Some(KEEP_ALIVE))
@@ -66,6 +78,7 @@ fn transport() -> Arc<TransportConfig> {
         .initial_rtt(INITIAL_RTT)
         .mtu_discovery_config(Some(discovery))
         .ack_frequency_config(Some(acks))
+        .congestion_controller_factory(Arc::new(congestion))
         .datagram_receive_buffer_size(None);
     Arc::new(transport)
 }
@@ -83,10 +96,10 @@ fn socket(address: SocketAddr) -> Result<std::net::UdpSocket> {
     let refused = |error| Error::refused(format!("open UDP port {address}: {error}"));
     let socket = std::net::UdpSocket::bind(address).map_err(refused)?;
     let options = socket2::SockRef::from(&socket);
-    for (what, set) in [
-        ("receive", options.set_recv_buffer_size(SOCKET_BYTES)),
-        ("send", options.set_send_buffer_size(SOCKET_BYTES)),
-    ] {
+    let receive = set_socket_recv_buffer_size_force(&socket, SOCKET_BYTES)
+        .or_else(|_not_allowed| options.set_recv_buffer_size(SOCKET_BYTES));
+    for (what, set) in [("receive", receive), ("send", options.set_send_buffer_size(SOCKET_BYTES))]
+    {
         if let Err(error) = set {
             tracing::warn!(%error, "the {what} buffer of the network stays small");
         }

@@ -172,7 +172,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("socket2", &["net/quic"]),
     ("libc", &["cli", "mountd"]),
     // System calls; below the edge only disks and threads make them.
-    ("rustix", &["disk/local", "lane", "cli", "mountd", "process"]),
+    ("rustix", &["disk/local", "lane", "cli", "mountd", "net/quic", "process"]),
     // The admin socket is a file too.
     ("std::fs", &["disk/local", "admin", "cli", "mountd", "shardd", "identity"]),
     ("std::env", &["cli", "mountd", "shardd"]),
