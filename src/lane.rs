@@ -1,8 +1,9 @@
 //! Threads for blocking work, behind one bounded queue. Knows nothing of what the jobs do.
 
 use crate::error::{Error, Result};
-use crate::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
-use crate::sync::{Arc, Mutex, PoisonError, thread};
+use crate::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, thread};
+use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -44,9 +45,65 @@ pub struct Lane {
     name: String,
     /// One permit for each place in the queue, so that submitting never blocks a thread.
     room: Arc<Semaphore>,
-    jobs: SyncSender<(Job, OwnedSemaphorePermit)>,
-    /// Dropped after `jobs`, which ends them.
+    queue: Arc<Queue>,
+    /// Dropped after the queue is closed, which ends them.
     _crew: Crew,
+}
+
+/// Jobs that wait. A job wakes one thread, and only if one has nothing to do: threads that took turns at one end of a channel
+/// would wake each other once for each job.
+#[derive(Default)]
+struct Queue {
+    state: Mutex<Waiting>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<(Job, OwnedSemaphorePermit)>,
+    /// Threads that have nothing to do.
+    idle: usize,
+    closed: bool,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, job: Job, room: OwnedSemaphorePermit) {
+        let mut state = self.lock();
+        state.jobs.push_back((job, room));
+        let somebody_waits = state.idle > 0;
+        drop(state);
+        if somebody_waits {
+            self.filled.notify_one();
+        }
+    }
+
+    /// The next job, waited for; None once the queue is closed and empty.
+    fn pop(&self) -> Option<Job> {
+        let mut state = self.lock();
+        loop {
+            if let Some((job, room)) = state.jobs.pop_front() {
+                drop(state);
+                drop(room);
+                return Some(job);
+            }
+            if state.closed {
+                return None;
+            }
+            state.idle += 1;
+            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
+        }
+    }
+
+    /// Threads end when they have done what waits.
+    fn close(&self) {
+        self.lock().closed = true;
+        self.filled.notify_all();
+    }
 }
 
 /// Threads that do the same. Whoever drops it has told them to end.
@@ -79,11 +136,13 @@ impl Lane {
     ///
     /// Error: a thread could not be started.
     pub fn start(name: &str, threads: usize, depth: usize, urgency: Urgency) -> Result<Self> {
-        let (sender, receiver) = sync_channel(depth);
-        let receiver = Arc::new(Mutex::new(receiver));
-        let crew = Crew::start(name, threads, urgency, move || serve(&receiver))?;
+        let queue = Arc::<Queue>::default();
+        let served = queue.clone();
+        let crew = Crew::start(name, threads, urgency, move || serve(&served));
+        // Those that have started wait for jobs.
+        let crew = crew.inspect_err(|_error| queue.close())?;
         let room = Arc::new(Semaphore::new(depth));
-        Ok(Self { name: name.to_owned(), room, jobs: sender, _crew: crew })
+        Ok(Self { name: name.to_owned(), room, queue, _crew: crew })
     }
 
     /// Runs `job` and answers with its result. Waits while the queue is full. May be cancelled: the job then still runs if
@@ -99,18 +158,21 @@ impl Lane {
             // Nobody listens if the caller was cancelled; then the result concerns nobody.
             drop(answer.send(job()));
         });
-        self.jobs.send((job, room)).map_err(|_closed| closed())?;
+        self.queue.push(job, room);
         let panicked = |_dropped| Error::internal(format!("a job of {} panicked", self.name));
         answered.await.map_err(panicked)?
     }
 }
 
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
 /// Runs jobs until the queue is closed.
-fn serve(jobs: &Mutex<Receiver<(Job, OwnedSemaphorePermit)>>) {
-    loop {
-        let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok((job, room)) = next else { return };
-        drop(room);
+fn serve(queue: &Queue) {
+    while let Some(job) = queue.pop() {
         if catch_unwind(AssertUnwindSafe(job)).is_err() {
             tracing::error!("a job panicked; its caller gets an error. Please report this");
         }
