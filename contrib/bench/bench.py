@@ -12,10 +12,14 @@ caches are dropped in any case, which needs root. `--away NAME=COMMAND` names on
 away; it is called with 0, 1, 2 ... up to --away-sets, and the slowest counts. What has no such command is measured as it
 is. `--pid NAME=COMMAND` names one that prints the process that serves it: the table then shows the most memory that it has
 had resident since it was mounted, as of the end of each row.
+
+`--touch MIB` writes to so much memory before each row and gives it back. In a virtual machine, memory that the host has not
+given yet is written several times slower than what was used before, and whichever row needs it first pays for that.
 """
 
 import argparse
 import json
+import mmap
 import os
 import shutil
 import statistics
@@ -174,6 +178,17 @@ def peak_mib(command):
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 
 
+def touch(mib):
+    """Has the system own so much free memory: writes to each page of it, and gives it back."""
+    if mib == 0:
+        return
+    pages = mmap.mmap(-1, mib << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    filling = b"\1" * (1 << 20)
+    for _ in range(mib):
+        pages.write(filling)
+    pages.close()
+
+
 def measure(args):
     """Values by row and directory, one for each repetition, and the most memory by row and directory."""
     colds, aways, pids = dict(args.cold), dict(args.away), dict(args.pid)
@@ -186,6 +201,7 @@ def measure(args):
             for row, unit, job in SETS[args.set](args):
                 if args.only and not any(word in row for word in args.only):
                     continue
+                touch(args.touch)
                 value = job(place, cold)
                 values.setdefault((row, unit), {}).setdefault(name, []).append(value)
                 if name in pids:
@@ -222,6 +238,7 @@ def main():
     parser.add_argument("--files", type=int, default=5000, help="small files (default 5000)")
     parser.add_argument("--seconds", type=int, default=5, help="length of the timed jobs (default 5)")
     parser.add_argument("--repeat", type=int, default=3, help="repetitions (default 3)")
+    parser.add_argument("--touch", metavar="MIB", type=int, default=0, help="memory to touch before each row (default 0)")
     parser.add_argument("--only", metavar="WORD", action="append", help="rows whose name contains WORD")
     parser.add_argument("--json", metavar="FILE", help="write all values there")
     args = parser.parse_args()
