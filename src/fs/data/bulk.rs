@@ -11,12 +11,12 @@ use crate::net::Priority;
 use crate::stripe::pack::plan_stripes;
 use crate::stripe::writer::{NewSegment, Written};
 use crate::types::{ChunkIndex, ClassId, Ino, SlotIndex, Version};
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join};
 use futures_util::{FutureExt, StreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 const SEGMENT: u64 = SEGMENT_BYTES as u64;
@@ -103,12 +103,38 @@ pub(super) async fn flush(data: &Data, snapshots: &[&Snapshot]) -> Result<usize>
             .into_iter()
             .map(|members| write(data, class, members).boxed())
             .collect();
-        let mut stripes = stream::iter(writes).buffered(data.limits.stripes_in_flight.max(1));
-        while let Some(stripe) = stripes.next().await {
-            skipped += commit(data, stripe?).await?;
-        }
+        skipped += write_and_commit(data, writes).await?;
     }
     Ok(skipped)
+}
+
+/// Commits each stripe when it and all before it are written. The writes go on meanwhile: one that is not polled may have been
+/// given the turn at something that the commit before it needs, and then neither would ever end.
+async fn write_and_commit<'s>(
+    data: &Data,
+    writes: Vec<BoxFuture<'_, Result<Stripe<'s>>>>,
+) -> Result<usize> {
+    // No more wait in it than there are stripes in the snapshots, and of each only what is to be committed.
+    let (sender, mut written) = mpsc::unbounded_channel();
+    let mut stripes = stream::iter(writes).buffered(data.limits.stripes_in_flight.max(1));
+    let write_all = async move {
+        while let Some(stripe) = stripes.next().await {
+            if sender.send(stripe?).is_err() {
+                // A commit has failed, which says why.
+                break;
+            }
+        }
+        Ok(())
+    };
+    let commit_all = async move {
+        let mut skipped = 0;
+        while let Some(stripe) = written.recv().await {
+            skipped += commit(data, stripe).await?;
+        }
+        Ok(skipped)
+    };
+    let (writing, committing) = join(write_all, commit_all).await;
+    writing.and(committing)
 }
 
 /// Which segments share a stripe: each whole chunk has its own, the others are packed and come last.

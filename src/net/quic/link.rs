@@ -7,8 +7,8 @@ use super::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::tls::Identity;
 use crate::net::wire::{Answer, Order};
-use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::types::MountId;
 use quinn::{ClientConfig, Connection, Endpoint};
 use std::fmt;
@@ -30,7 +30,10 @@ pub struct Link {
     /// `host:port`.
     address: String,
     mount: MountId,
-    state: tokio::sync::Mutex<State>,
+    /// Who has a connection never waits for a turn: turns are given to requests that may not be polled for a while.
+    state: Mutex<State>,
+    /// Held by whoever connects.
+    connecting: tokio::sync::Mutex<()>,
     next: AtomicU64,
 }
 
@@ -44,6 +47,27 @@ enum State {
         why: Error,
     },
     New,
+}
+
+impl State {
+    /// The connection if there is one, or why there cannot be one yet; None: connect.
+    fn known(&self) -> Option<Result<Connection>> {
+        match self {
+            Self::Connected(connection) if connection.close_reason().is_none() => {
+                Some(Ok(connection.clone()))
+            }
+            Self::Broken { until, why, .. } if Instant::now() < *until => Some(Err(why.clone())),
+            Self::Connected(_) | Self::Broken { .. } | Self::New => None,
+        }
+    }
+
+    /// How long to wait after a failure from here.
+    fn next_pause(&self) -> Duration {
+        match self {
+            Self::Broken { pause, .. } => (*pause * 2).min(BACKOFF_MAX),
+            Self::Connected(_) | Self::New => BACKOFF_MIN,
+        }
+    }
 }
 
 /// Sockets to connect from.
@@ -97,8 +121,9 @@ impl Link {
         let mut config = ClientConfig::new(Arc::new(identity.client()?));
         config.transport_config(transport());
         let (name, address) = (name.to_owned(), address.to_owned());
-        let (state, next) = (tokio::sync::Mutex::new(State::New), AtomicU64::new(1));
-        Ok(Self { endpoints, config, name, address, mount, state, next })
+        let (state, connecting) = (Mutex::new(State::New), tokio::sync::Mutex::default());
+        let next = AtomicU64::new(1);
+        Ok(Self { endpoints, config, name, address, mount, state, connecting, next })
     }
 
     /// Name of the node.
@@ -118,7 +143,7 @@ impl Link {
             Err(error) => {
                 let mut error = error;
                 if let Some(reason) = connection.close_reason() {
-                    self.forget(&connection).await;
+                    self.forget(&connection);
                     // A node that does not like a certificate says so when the handshake seems to be over.
                     error = refusal(&reason);
                 }
@@ -142,8 +167,12 @@ impl Link {
         Ok(Answer::unpack(&header, &body, payload)?)
     }
 
-    async fn forget(&self, connection: &Connection) {
-        let mut state = self.state.lock().await;
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self, connection: &Connection) {
+        let mut state = self.lock();
         let same = |held: &Connection| held.stable_id() == connection.stable_id();
         if matches!(&*state, State::Connected(held) if same(held)) {
             *state = State::New;
@@ -151,30 +180,25 @@ impl Link {
     }
 
     async fn connection(&self) -> Result<Connection> {
-        let mut state = self.state.lock().await;
-        let pause = match &*state {
-            State::Connected(connection) if connection.close_reason().is_none() => {
-                return Ok(connection.clone());
-            }
-            State::Broken { until, pause, why } => {
-                if Instant::now() < *until {
-                    return Err(why.clone());
-                }
-                (*pause * 2).min(BACKOFF_MAX)
-            }
-            State::Connected(_) | State::New => BACKOFF_MIN,
-        };
-        match self.connect().await {
-            Ok(connection) => {
-                *state = State::Connected(connection.clone());
-                Ok(connection)
-            }
-            Err(why) => {
-                let until = Instant::now() + pause;
-                *state = State::Broken { until, pause, why: why.clone() };
-                Err(why)
-            }
+        let known = self.lock().known();
+        if let Some(known) = known {
+            return known;
         }
+        let _turn = self.connecting.lock().await;
+        let (known, pause) = {
+            let state = self.lock();
+            (state.known(), state.next_pause())
+        };
+        // Another request has connected, or tried to.
+        if let Some(known) = known {
+            return known;
+        }
+        let connected = self.connect().await;
+        *self.lock() = match &connected {
+            Ok(connection) => State::Connected(connection.clone()),
+            Err(why) => State::Broken { until: Instant::now() + pause, pause, why: why.clone() },
+        };
+        connected
     }
 
     async fn connect(&self) -> Result<Connection> {
