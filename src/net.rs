@@ -3,12 +3,15 @@
 #![warn(missing_docs)]
 
 use crate::disk::{DiskEntry, DiskIdentity, OpenMode, Space};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::types::{DiskId, Epoch, NodeId, ShardIndex, StripeId};
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use std::fmt::Debug;
 use std::ops::Range;
+use std::time::Duration;
 
 pub mod authority;
 pub mod disk;
@@ -262,4 +265,37 @@ pub trait Peers: Send + Sync + Debug {
     ///
     /// Errors: `Unavailable` when the disk or node does not answer, else what the operation says.
     fn call(&self, node: NodeId, request: Request) -> BoxFuture<'_, Result<Response>>;
+
+    /// Sends requests for one disk that are carried out in order, up to the first that fails, and answers what the last one
+    /// is answered. On the way to another machine some are sent ahead. May be cancelled.
+    ///
+    /// Errors: those of `call`; `Unavailable` if a request is not answered within `silence` of its turn.
+    fn call_in_order<'a>(
+        &'a self,
+        at: (NodeId, DiskId),
+        requests: BoxStream<'a, Request>,
+        silence: Duration,
+    ) -> BoxFuture<'a, Result<Response>> {
+        Box::pin(one_by_one(self, at, requests, silence))
+    }
+}
+
+/// Sends each request when the one before is answered; says what the last one is answered.
+///
+/// Errors: those of `Peers::call_in_order`.
+pub async fn one_by_one(
+    peers: &(impl Peers + ?Sized),
+    (node, disk): (NodeId, DiskId),
+    mut requests: BoxStream<'_, Request>,
+    silence: Duration,
+) -> Result<Response> {
+    let late = |_late| {
+        Error::unavailable(format!("disk {disk} has not answered for {} s", silence.as_secs()))
+    };
+    let mut last = None;
+    while let Some(request) = requests.next().await {
+        let asked = tokio::time::timeout(silence, peers.call(node, request));
+        last = Some(asked.await.map_err(late)??);
+    }
+    last.ok_or_else(|| Error::internal("nothing was asked"))
 }

@@ -11,8 +11,8 @@ use crate::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use quinn::congestion::CubicConfig;
 use quinn::{
-    AckFrequencyConfig, Connection, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, RecvStream,
-    SendStream, TransportConfig, VarInt,
+    AckFrequencyConfig, Connection, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
+    ReadExactError, RecvStream, SendStream, TransportConfig, VarInt,
 };
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use rustls::pki_types::CertificateDer;
@@ -107,28 +107,35 @@ fn socket(address: SocketAddr) -> Result<std::net::UdpSocket> {
     Ok(socket)
 }
 
-/// Sends a message and ends the stream's direction.
+/// Sends a message.
 async fn send(stream: &mut SendStream, packed: Packed) -> Result<()> {
     let mut chunks = packed.chunks();
-    stream.write_all_chunks(&mut chunks).await.map_err(|error| broken("send", &error))?;
-    stream.finish().map_err(|error| broken("send", &error))
+    stream.write_all_chunks(&mut chunks).await.map_err(|error| broken("send", &error))
 }
 
-/// Receives a header.
-async fn receive_header(stream: &mut RecvStream) -> Result<Header> {
+/// Receives a header; None if the stream has ended before it.
+async fn receive_header(stream: &mut RecvStream) -> Result<Option<Header>> {
     let mut bytes = [0; HEADER_BYTES];
-    stream.read_exact(&mut bytes).await.map_err(|error| broken("receive", &error))?;
-    Ok(Header::decode(&bytes)?)
+    match stream.read_exact(&mut bytes).await {
+        Ok(()) => Ok(Some(Header::decode(&bytes)?)),
+        Err(ReadExactError::FinishedEarly(0)) => Ok(None),
+        Err(error) => Err(broken("receive", &error)),
+    }
 }
 
-/// Receives what belongs to a header: body and payload, and nothing behind them.
+/// Receives what belongs to a header: body and payload.
 async fn receive_rest(stream: &mut RecvStream, header: &Header) -> Result<(Bytes, Bytes)> {
     let body = u64::from(header.body_bytes);
     let all = body + header.payload_bytes.min(PAYLOAD_BYTES_MAX);
     let mut rest = receive_bytes(stream, usize::try_from(all).unwrap_or(0)).await?;
     let body = rest.split_to(usize::try_from(body).unwrap_or(0));
+    Ok((body, rest))
+}
+
+/// Receives the end of the stream, and nothing before it.
+async fn receive_end(stream: &mut RecvStream) -> Result<()> {
     match stream.read_chunk(1, true).await {
-        Ok(None) => Ok((body, rest)),
+        Ok(None) => Ok(()),
         Ok(Some(_more)) => Err(Error::corrupt("receive: there is more than the header says")),
         Err(error) => Err(broken("receive", &error)),
     }
@@ -163,17 +170,39 @@ const fn urgency(priority: u8) -> i32 {
     2 - priority as i32
 }
 
-/// Resets a stream whose message was not sent to its end: dropping it would end it as if it were whole.
+/// Resets a stream whose messages were not sent to their end: dropping it would end it as if they were whole.
 struct Unsent<'a>(Option<&'a mut SendStream>);
 
 impl<'a> Unsent<'a> {
-    async fn send(stream: &'a mut SendStream, packed: Packed) -> Result<()> {
-        let mut unsent = Self(Some(stream));
-        if let Some(stream) = &mut unsent.0 {
-            send(stream, packed).await?;
+    const fn new(stream: &'a mut SendStream) -> Self {
+        Self(Some(stream))
+    }
+
+    /// Has the stream go before those with a lower number. It may be closed already.
+    fn prefer(&self, urgency: i32) {
+        if let Some(stream) = &self.0 {
+            stream.set_priority(urgency).unwrap_or_default();
         }
-        unsent.0 = None;
-        Ok(())
+    }
+
+    async fn send(&mut self, packed: Packed) -> Result<()> {
+        match &mut self.0 {
+            Some(stream) => send(stream, packed).await,
+            None => Err(Error::internal("send: the stream has ended")),
+        }
+    }
+
+    /// More may be sent later: what was sent so far is whole.
+    fn keep(mut self) {
+        self.0 = None;
+    }
+
+    /// Ends the stream's direction: all messages are whole.
+    fn finish(mut self) -> Result<()> {
+        match self.0.take() {
+            Some(stream) => stream.finish().map_err(|error| broken("send", &error)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::sync::Arc;
 use crate::sync::mpsc::sync_channel;
 use crate::types::MountId;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -102,6 +103,14 @@ impl Way for QuicWay {
 
     fn call(&self, order: Order) -> BoxFuture<'_, Result<Answer>> {
         Box::pin(self.link.call(order))
+    }
+
+    fn call_in_order<'a>(
+        &'a self,
+        orders: BoxStream<'a, Order>,
+        silence: Duration,
+    ) -> BoxFuture<'a, Result<Answer>> {
+        Box::pin(self.link.call_in_order(orders, silence))
     }
 
     fn ask(&self, order: Order, deadline: Duration) -> Result<Answer> {

@@ -5,8 +5,10 @@ use super::wire::{Answer, Order};
 use super::{Peers, Request, Response};
 use crate::error::{Error, Result};
 use crate::sync::Arc;
-use crate::types::NodeId;
+use crate::types::{DiskId, NodeId};
+use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use std::fmt;
 use std::time::Duration;
 
@@ -22,6 +24,26 @@ pub trait Way: Send + Sync + fmt::Debug {
     ///
     /// Errors: what the node answers; `Unavailable` if it does not.
     fn call(&self, order: Order) -> BoxFuture<'_, Result<Answer>>;
+
+    /// Sends requests that are carried out in order, up to the first that fails, and answers what the last one is answered.
+    /// A way on which messages take time sends some of them ahead. May be cancelled.
+    ///
+    /// Errors: those of `call`; `Unavailable` if a request is not answered within `silence` of its turn.
+    fn call_in_order<'a>(
+        &'a self,
+        mut orders: BoxStream<'a, Order>,
+        silence: Duration,
+    ) -> BoxFuture<'a, Result<Answer>> {
+        Box::pin(async move {
+            let mut last = None;
+            while let Some(order) = orders.next().await {
+                let late = |_late| Error::unavailable(format!("no answer for {silence:?}"));
+                let asked = tokio::time::timeout(silence, self.call(order));
+                last = Some(asked.await.map_err(late)??);
+            }
+            last.ok_or_else(|| Error::internal("nothing was asked"))
+        })
+    }
 
     /// As `call`, for a thread, which it blocks for `deadline` at most.
     fn ask(&self, order: Order, deadline: Duration) -> Result<Answer>;
@@ -43,21 +65,38 @@ impl RemotePeers {
     }
 }
 
+impl RemotePeers {
+    fn response(&self, answer: Answer) -> Result<Response> {
+        match answer {
+            Answer::Shard(response) => Ok(response),
+            Answer::Disk(_) | Answer::Disks(_) | Answer::Error(_) => Err(Error::corrupt(format!(
+                "node {}: an answer to another question",
+                self.way.node()
+            ))),
+        }
+    }
+}
+
 impl Peers for RemotePeers {
     fn call(&self, _node: NodeId, request: Request) -> BoxFuture<'_, Result<Response>> {
         Box::pin(async move {
             let asked = tokio::time::timeout(DEADLINE, self.way.call(Order::Shard(request)));
             let name = self.way.node();
-            match asked.await {
-                Ok(Ok(Answer::Shard(response))) => Ok(response),
-                Ok(Ok(Answer::Disk(_) | Answer::Disks(_) | Answer::Error(_))) => {
-                    Err(Error::corrupt(format!("node {name}: an answer to another question")))
-                }
-                Ok(Err(error)) => Err(error),
-                Err(_late) => {
-                    Err(Error::unavailable(format!("node {name}: no answer for {DEADLINE:?}")))
-                }
-            }
+            let late =
+                |_late| Error::unavailable(format!("node {name}: no answer for {DEADLINE:?}"));
+            self.response(asked.await.map_err(late)??)
+        })
+    }
+
+    fn call_in_order<'a>(
+        &'a self,
+        (_node, _disk): (NodeId, DiskId),
+        requests: BoxStream<'a, Request>,
+        silence: Duration,
+    ) -> BoxFuture<'a, Result<Response>> {
+        Box::pin(async move {
+            let orders = requests.map(Order::Shard).boxed();
+            self.response(self.way.call_in_order(orders, silence).await?)
         })
     }
 }

@@ -1,7 +1,9 @@
 //! What goes over a connection between machines: a header, a body and a payload, for requests and for answers. Knows bytes
 //! only: no socket, no disk.
 //!
-//! Each request has a stream of its own, on which the answer comes back. Both have this form, all integers little-endian:
+//! Each request has a stream of its own, on which the answer comes back; only those of one put, which are carried out in order,
+//! may follow each other on a stream before they are answered. An answer that is an error is the last. All have this form, all
+//! integers little-endian:
 //!
 //! | offset | bytes | name | meaning |
 //! |---|---|---|---|
@@ -26,7 +28,7 @@
 //! Versions: 1 is the first. A peer that meets a newer one says so, with the newest that it knows.
 #![deny(clippy::indexing_slicing)]
 
-use super::{DiskCall, DiskReply, Request, Response, ShardHeader, ShardKey};
+use super::{DiskCall, DiskReply, Operation, Request, Response, ShardHeader, ShardKey};
 use crate::config::labels::DOMAIN_BYTES_MAX;
 use crate::disk::Space;
 use crate::error::{Error, ErrorKind, Posix};
@@ -277,6 +279,14 @@ struct Target {
 }
 
 impl Order {
+    /// Whether another request may come behind it on the same stream: a put goes on until it is sealed.
+    pub const fn may_be_followed(&self) -> bool {
+        matches!(
+            self,
+            Self::Shard(Request { operation: Operation::Begin(_) | Operation::Append(..), .. })
+        )
+    }
+
     /// How urgent it is: 0 is the most.
     pub const fn priority(&self) -> u8 {
         match self {

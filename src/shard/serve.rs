@@ -4,13 +4,16 @@
 use crate::disk::pace::Pace;
 use crate::disk::set::{DiskHandle, DiskSet};
 use crate::error::{Error, Result};
-use crate::net::{Operation, Peers, Priority, Request, Response};
+use crate::net::{Operation, Peers, Priority, Request, Response, one_by_one};
 use crate::shard::store::ShardStore;
 use crate::sync::{Arc, PoisonError, RwLock};
 use crate::types::{DiskId, Epoch, NodeId};
+use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Carries out one operation. Blocks on the disk.
@@ -128,14 +131,43 @@ impl LocalPeers {
         self.epoch.fetch_max(epoch.0, Ordering::AcqRel);
     }
 
+    /// Refuses what goes by a member list that is not in force any more.
+    fn check_epoch(&self, disk: DiskId, epoch: Epoch) -> Result<()> {
+        if epoch.0 >= self.epoch.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let context = format!("disk {disk}: the request goes by epoch {epoch}");
+        Err(Error::new(crate::error::ErrorKind::Fenced, context))
+    }
+
+    /// Has another process carry out what belongs together: a put.
+    async fn run_in_order(
+        &self,
+        remote: Arc<dyn Peers>,
+        (node, disk): (NodeId, DiskId),
+        requests: BoxStream<'_, Request>,
+        silence: Duration,
+    ) -> Result<Response> {
+        self.disks.get(disk).ok_or_else(|| down(disk))?;
+        let oldest = AtomicU64::new(u64::MAX);
+        let noted = requests.inspect(|request| {
+            oldest.fetch_min(request.epoch.0, Ordering::Relaxed);
+        });
+        let result = remote.call_in_order((node, disk), noted.boxed(), silence).await;
+        if let Err(error) = &result {
+            self.disks.report(disk, error);
+        }
+        // The node may not have heard of the newest list yet.
+        self.check_epoch(disk, Epoch(oldest.into_inner()))?;
+        result
+    }
+
     async fn run(&self, request: Request) -> Result<Response> {
         let disk = request.disk;
-        if changes(&request.operation) && request.epoch.0 < self.epoch.load(Ordering::Acquire) {
-            let context = format!("disk {disk}: the request goes by epoch {}", request.epoch);
-            return Err(Error::new(crate::error::ErrorKind::Fenced, context));
+        if changes(&request.operation) {
+            self.check_epoch(disk, request.epoch)?;
         }
-        let down = || Error::unavailable(format!("disk {disk} is down"));
-        let handle = self.disks.get(disk).ok_or_else(down)?;
+        let handle = self.disks.get(disk).ok_or_else(|| down(disk))?;
         if let Some(remote) = self.remote(disk) {
             let _paced = Paced::of(&handle, &request);
             let result = handle.queue.times().follow(remote.call(NodeId::default(), request)).await;
@@ -146,7 +178,7 @@ impl LocalPeers {
         }
         let store = {
             let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
-            stores.get(&disk).cloned().ok_or_else(down)?
+            stores.get(&disk).cloned().ok_or_else(|| down(disk))?
         };
         if let Some(response) = serve_now(&store, &request.operation, request.priority) {
             return Ok(response);
@@ -162,6 +194,10 @@ impl LocalPeers {
         }
         result
     }
+}
+
+fn down(disk: DiskId) -> Error {
+    Error::unavailable(format!("disk {disk} is down"))
 }
 
 /// Notes how long a read takes, also if whoever waits for it gives up.
@@ -188,5 +224,17 @@ impl Drop for Paced<'_> {
 impl Peers for LocalPeers {
     fn call(&self, _node: NodeId, request: Request) -> BoxFuture<'_, Result<Response>> {
         Box::pin(self.run(request))
+    }
+
+    fn call_in_order<'a>(
+        &'a self,
+        at: (NodeId, DiskId),
+        requests: BoxStream<'a, Request>,
+        silence: Duration,
+    ) -> BoxFuture<'a, Result<Response>> {
+        match self.remote(at.1) {
+            None => Box::pin(one_by_one(self, at, requests, silence)),
+            Some(remote) => Box::pin(self.run_in_order(remote, at, requests, silence)),
+        }
     }
 }

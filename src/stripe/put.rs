@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::net::{Operation, Peers, Priority, Request, Response, Seal, ShardHeader, ShardKey};
 use crate::types::{DiskId, Epoch, NodeId};
 use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,8 +31,7 @@ pub(super) struct Channel {
 impl Channel {
     /// One operation. Error: `Unavailable` after the time limit, else what the peer says.
     pub(super) async fn call(&self, operation: Operation) -> Result<Response> {
-        let (disk, epoch, priority) = (self.disk, self.epoch, self.priority);
-        let request = Request { disk, epoch, priority, operation };
+        let (disk, request) = (self.disk, self.request(operation));
         match tokio::time::timeout(self.timeout, self.peers.call(self.node, request)).await {
             Ok(result) => result,
             Err(_elapsed) => Err(Error::unavailable(format!(
@@ -46,7 +46,23 @@ impl Channel {
         Error::internal(format!("disk {} answered something else than was asked", self.disk))
     }
 
-    /// Starts a shard.
+    /// Writes a shard out of `cells`, in the order of their rows, and answers its root.
+    pub(super) async fn put(
+        &self,
+        header: ShardHeader,
+        cells: BoxStream<'_, Vec<Bytes>>,
+        seal: Seal,
+    ) -> Result<[u8; 32]> {
+        let key = header.key;
+        let begin = stream::iter([Operation::Begin(header)]);
+        let append = cells.map(|cells| Operation::Append(key, cells));
+        let operations = begin.chain(append).chain(stream::iter([Operation::Seal(key, seal)]));
+        let requests = operations.map(|operation| self.request(operation)).boxed();
+        let at = (self.node, self.disk);
+        self.sealed(self.peers.call_in_order(at, requests, self.timeout).await?)
+    }
+
+    /// Starts a shard whose cells come one by one.
     pub(super) async fn begin(&self, header: ShardHeader) -> Result<()> {
         self.call(Operation::Begin(header)).await.map(drop)
     }
@@ -58,10 +74,19 @@ impl Channel {
 
     /// Ends a shard and answers its root.
     pub(super) async fn seal(&self, key: ShardKey, seal: Seal) -> Result<[u8; 32]> {
-        match self.call(Operation::Seal(key, seal)).await? {
+        self.sealed(self.call(Operation::Seal(key, seal)).await?)
+    }
+
+    fn sealed(&self, response: Response) -> Result<[u8; 32]> {
+        match response {
             Response::Sealed { root } => Ok(root),
             _other => Err(self.confused()),
         }
+    }
+
+    fn request(&self, operation: Operation) -> Request {
+        let (disk, epoch, priority) = (self.disk, self.epoch, self.priority);
+        Request { disk, epoch, priority, operation }
     }
 
     /// Takes back a shard in whatever state it is. What fails here stays as an orphan.

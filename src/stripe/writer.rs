@@ -12,6 +12,7 @@ use crate::stripe::put::Channel;
 use crate::types::{ClassId, DiskId, Epoch, NodeId, SegmentAddress, ShardIndex, StripeId};
 use bytes::Bytes;
 use futures_util::future::{join, join_all};
+use futures_util::stream::{self, StreamExt as _};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -237,15 +238,8 @@ impl StripeWriter {
             cell_bytes: target.class.cell_bytes,
             epoch: target.epoch,
         };
-        let put = async {
-            channel.begin(header).await?;
-            while let Some(cells) = cells.recv().await {
-                channel.append(key, cells).await?;
-            }
-            channel.seal(key, seal.clone()).await
-        };
-        let result = put.await;
-        drop(cells);
+        let cells = stream::poll_fn(move |context| cells.poll_recv(context)).boxed();
+        let result = channel.put(header, cells, seal.clone()).await;
         if result.is_err() {
             channel.discard(key).await;
         }

@@ -1,8 +1,8 @@
 //! The end that asks: the way to one node, connected when it is needed, and again after a break. Knows no disk.
 
 use super::{
-    HANDSHAKE, Unsent, broken, endpoint_config, receive_header, receive_rest, socket, transport,
-    urgency,
+    HANDSHAKE, Unsent, broken, endpoint_config, receive_end, receive_header, receive_rest, socket,
+    transport, urgency,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::tls::Identity;
@@ -10,16 +10,25 @@ use crate::net::wire::{Answer, Order};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::types::MountId;
-use quinn::{ClientConfig, Connection, Endpoint};
+use futures_util::StreamExt as _;
+use futures_util::future::{Either, select};
+use futures_util::stream::BoxStream;
+use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
 use std::fmt;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 /// Pause before the second try to connect; each further one waits twice as long ...
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// ... up to this.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Requests that are sent on one stream before the first of them is answered: the way there and back is used while the node
+/// writes, and what waits there is bounded.
+const AHEAD_MAX: usize = 4;
 
 /// The way to one node. Must be used where its endpoint's runtime lives, or from any other one.
 pub struct Link {
@@ -137,13 +146,33 @@ impl Link {
     /// mount away.
     pub async fn call(&self, order: Order) -> Result<Answer> {
         let connection = self.connection().await?;
-        match self.ask(&connection, order).await {
+        let asked = self.ask(&connection, order).await;
+        self.judge(&connection, asked)
+    }
+
+    /// Sends requests on one stream, up to `AHEAD_MAX` before the first of them is answered, and waits for all answers; says
+    /// what the last one is. They are carried out in order, up to the first that fails. May be cancelled.
+    ///
+    /// Errors: those of `call`; `Unavailable` if a request is not answered within `silence` of its turn.
+    pub async fn call_in_order(
+        &self,
+        orders: BoxStream<'_, Order>,
+        silence: Duration,
+    ) -> Result<Answer> {
+        let connection = self.connection().await?;
+        let asked = self.ask_in_order(&connection, orders, silence).await;
+        self.judge(&connection, asked)
+    }
+
+    /// Says where an answer or an error comes from; forgets a connection that is broken.
+    fn judge(&self, connection: &Connection, asked: Result<Answer>) -> Result<Answer> {
+        match asked {
             Ok(Answer::Error(error)) => Err(error.while_doing(format!("node {}", self.name))),
             Ok(answer) => Ok(answer),
             Err(error) => {
                 let mut error = error;
                 if let Some(reason) = connection.close_reason() {
-                    self.forget(&connection);
+                    self.forget(connection);
                     // A node that does not like a certificate says so when the handshake seems to be over.
                     error = refusal(&reason);
                 }
@@ -154,17 +183,60 @@ impl Link {
 
     async fn ask(&self, connection: &Connection, order: Order) -> Result<Answer> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let opened = connection.open_bi().await;
-        let (mut request, mut answers) = opened.map_err(|error| broken("open a stream", &error))?;
+        let (mut request, mut answers) = open(connection).await?;
         let urgency = urgency(order.priority());
         request.set_priority(urgency).unwrap_or_default();
-        Unsent::send(&mut request, order.pack(id, self.mount)).await?;
-        let header = receive_header(&mut answers).await?;
-        if header.id != id && header.id != 0 {
-            return Err(Error::corrupt("receive: the answer to another request"));
+        let mut unsent = Unsent::new(&mut request);
+        unsent.send(order.pack(id, self.mount)).await?;
+        unsent.finish()?;
+        let answer = receive_answer(&mut answers, id).await?;
+        receive_end(&mut answers).await?;
+        Ok(answer)
+    }
+
+    async fn ask_in_order(
+        &self,
+        connection: &Connection,
+        mut orders: BoxStream<'_, Order>,
+        silence: Duration,
+    ) -> Result<Answer> {
+        let (mut request, mut answers) = open(connection).await?;
+        let late = |_late| Error::unavailable(format!("no answer for {silence:?}"));
+        let (expect, mut expected) = mpsc::channel(AHEAD_MAX);
+        let sending = async move {
+            let mut unsent = Unsent::new(&mut request);
+            while let Some(order) = orders.next().await {
+                let Ok(room) = expect.reserve().await else { break };
+                unsent.prefer(urgency(order.priority()));
+                let id = self.next.fetch_add(1, Ordering::Relaxed);
+                let sent = unsent.send(order.pack(id, self.mount));
+                tokio::time::timeout(silence, sent).await.map_err(late)??;
+                room.send(id);
+            }
+            unsent.finish()
+        };
+        let receiving = async move {
+            let mut last = None;
+            while let Some(id) = expected.recv().await {
+                let answer = receive_answer(&mut answers, id);
+                let answer = tokio::time::timeout(silence, answer).await.map_err(late)??;
+                if matches!(answer, Answer::Error(_)) {
+                    return Ok(answer);
+                }
+                last = Some(answer);
+            }
+            last.ok_or_else(|| Error::internal("nothing was asked"))
+        };
+        let (sending, receiving) = (pin!(sending), pin!(receiving));
+        match select(receiving, sending).await {
+            Either::Left((answer, _sending)) => answer,
+            Either::Right((Ok(()), receiving)) => receiving.await,
+            // A node that refuses a request does not take those behind it: its answer says why.
+            Either::Right((Err(error), receiving)) => match receiving.await? {
+                answer @ Answer::Error(_) => Ok(answer),
+                Answer::Shard(_) | Answer::Disk(_) | Answer::Disks(_) => Err(error),
+            },
         }
-        let (body, payload) = receive_rest(&mut answers, &header).await?;
-        Ok(Answer::unpack(&header, &body, payload)?)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -228,6 +300,21 @@ impl Link {
         }
         Err(last)
     }
+}
+
+async fn open(connection: &Connection) -> Result<(SendStream, RecvStream)> {
+    connection.open_bi().await.map_err(|error| broken("open a stream", &error))
+}
+
+/// Receives the answer to request number `id`.
+async fn receive_answer(answers: &mut RecvStream, id: u64) -> Result<Answer> {
+    let header = receive_header(answers).await?;
+    let header = header.ok_or_else(|| broken("receive", &"there is no answer"))?;
+    if header.id != id && header.id != 0 {
+        return Err(Error::corrupt("receive: the answer to another request"));
+    }
+    let (body, payload) = receive_rest(answers, &header).await?;
+    Ok(Answer::unpack(&header, &body, payload)?)
 }
 
 /// Why there is no connection: a peer that turns this one away, or that is not who it should be, will do so again.

@@ -1,12 +1,12 @@
 //! The end that answers: accepts peers, takes their requests, sends what a `Service` answers. Knows no disk.
 
 use super::{
-    GIVEN_UP, HANDSHAKE, Unsent, endpoint_config, peer_of, receive_header, receive_rest, socket,
-    transport, urgency,
+    GIVEN_UP, HANDSHAKE, Unsent, broken, endpoint_config, peer_of, receive_end, receive_header,
+    receive_rest, socket, transport, urgency,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::tls::{Identity, PeerIdentity};
-use crate::net::wire::{Answer, Order};
+use crate::net::wire::{Answer, Header, Order};
 use crate::sync::Arc;
 use crate::types::MountId;
 use futures_util::future::BoxFuture;
@@ -14,7 +14,7 @@ use quinn::{Connection, Endpoint, RecvStream, SendStream, ServerConfig, VarInt};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +22,9 @@ use tokio_util::task::TaskTracker;
 const REQUEST_BYTES_MAX: usize = 256 << 20;
 /// Bytes of answers that are made or sent at once; other requests wait before they are served.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// How long the rest of a request may take whose header has come: room is held for it.
+const HALF_WAIT: Duration = Duration::from_secs(30);
 
 /// Who is at the other end of a request.
 #[derive(Clone, Debug)]
@@ -183,7 +186,7 @@ async fn converse<S: Service>(shared: Arc<Shared<S>>, connection: Connection) {
     }
 }
 
-/// Answers one request; gives it up when the caller does.
+/// Answers the requests of one stream; gives them up when the caller does.
 async fn answer<S: Service>(
     shared: Arc<Shared<S>>,
     caller: Arc<Caller>,
@@ -201,38 +204,78 @@ async fn answer<S: Service>(
     }
 }
 
+/// Answers the requests of one stream, in order. One that fails is the last.
 async fn answer_to<S: Service>(
     shared: &Shared<S>,
     caller: &Caller,
     mut request: RecvStream,
     answers: &mut SendStream,
 ) -> Result<()> {
-    let closed = |_closed| Error::internal("admit a request: the gate is closed");
-    let (mut id, mut priority) = (0, 0);
-    let mut sending = None;
-    let received = async {
-        let header = receive_header(&mut request).await?;
-        (id, priority) = (header.id, header.priority);
-        // Admitted before anything is allocated for it.
-        let bytes = permits(header.payload_bytes, REQUEST_BYTES_MAX);
-        let receiving = shared.requests.acquire_many(bytes).await.map_err(closed)?;
-        let (body, payload) = receive_rest(&mut request, &header).await?;
-        let order = Order::unpack(&header, &body, payload)?;
-        let bytes = permits(shared.service.answer_bytes(&order), ANSWER_BYTES_MAX);
-        sending = Some(shared.answers.acquire_many(bytes).await.map_err(closed)?);
-        Ok::<_, Error>((header.mount, order, receiving))
-    };
-    let answer = match received.await {
-        Ok((mount, order, _receiving)) => shared.service.serve(caller, mount, order).await,
-        Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
-        Err(error) => {
-            tracing::warn!(peer = %caller.peer, address = %caller.address, %error, "a request was not understood");
-            Answer::Error(error)
+    let mut some = false;
+    loop {
+        let header = match receive_header(&mut request).await {
+            Ok(Some(header)) => header,
+            Ok(None) if some => return Unsent::new(answers).finish(),
+            Ok(None) => return Err(broken("receive", &"a stream without a request")),
+            Err(error) => return refuse(caller, 0, error, answers).await,
+        };
+        some = true;
+        let admitted = match admit(shared, &mut request, &header).await {
+            Ok(admitted) => admitted,
+            Err(error) => return refuse(caller, header.id, error, answers).await,
+        };
+        let goes_on = admitted.order.may_be_followed();
+        let answer = shared.service.serve(caller, header.mount, admitted.order).await;
+        let last = !goes_on || matches!(answer, Answer::Error(_));
+        // The stream may be closed already.
+        answers.set_priority(urgency(header.priority)).unwrap_or_default();
+        let mut unsent = Unsent::new(answers);
+        unsent.send(answer.pack(header.id)).await?;
+        if last {
+            return unsent.finish();
         }
-    };
-    // The stream may be closed already.
-    answers.set_priority(urgency(priority)).unwrap_or_default();
-    Unsent::send(answers, answer.pack(id)).await
+        unsent.keep();
+    }
+}
+
+/// A request that was received, and what is held while it is worked on.
+struct Admitted<'s> {
+    order: Order,
+    _receiving: SemaphorePermit<'s>,
+    _sending: SemaphorePermit<'s>,
+}
+
+/// Receives what belongs to `header`, when there is room for it and for its answer.
+async fn admit<'s, S: Service>(
+    shared: &'s Shared<S>,
+    request: &mut RecvStream,
+    header: &Header,
+) -> Result<Admitted<'s>> {
+    let closed = |_closed| Error::internal("admit a request: the gate is closed");
+    // Admitted before anything is allocated for it.
+    let bytes = permits(header.payload_bytes, REQUEST_BYTES_MAX);
+    let receiving = shared.requests.acquire_many(bytes).await.map_err(closed)?;
+    let late = |_late| broken("receive", &"half a request, and no more of it");
+    let rest = tokio::time::timeout(HALF_WAIT, receive_rest(request, header)).await;
+    let (body, payload) = rest.map_err(late)??;
+    let order = Order::unpack(header, &body, payload)?;
+    if !order.may_be_followed() {
+        receive_end(request).await?;
+    }
+    let bytes = permits(shared.service.answer_bytes(&order), ANSWER_BYTES_MAX);
+    let sending = shared.answers.acquire_many(bytes).await.map_err(closed)?;
+    Ok(Admitted { order, _receiving: receiving, _sending: sending })
+}
+
+/// Tells a peer that its request was not understood; nothing if it was not received.
+async fn refuse(caller: &Caller, id: u64, error: Error, answers: &mut SendStream) -> Result<()> {
+    if error.kind() == ErrorKind::Unavailable {
+        return Err(error);
+    }
+    tracing::warn!(peer = %caller.peer, address = %caller.address, %error, "a request was not understood");
+    let mut unsent = Unsent::new(answers);
+    unsent.send(Answer::Error(error).pack(id)).await?;
+    unsent.finish()
 }
 
 fn permits(bytes: u64, most: usize) -> u32 {

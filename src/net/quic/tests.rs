@@ -1,15 +1,19 @@
 use super::link::{Endpoints, Link};
 use super::listener::{Caller, Listener, Service};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::net::authority::{self, Issued, Revoked, Role, SERIAL_BYTES, Wanted};
 use crate::net::tls::{Identity, IdentityFiles};
 use crate::net::wire::{Answer, Order, Served};
-use crate::net::{DiskCall, DiskReply};
+use crate::net::{
+    DiskCall, DiskReply, Operation, Priority, Request, Response, Seal, ShardHeader, ShardKey,
+};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
-use crate::types::MountId;
+use crate::types::{ClassId, DiskId, Epoch, MountId, ShardIndex, StripeId};
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +67,34 @@ impl Authority {
 #[derive(Clone, Default)]
 struct Echo {
     callers: Arc<Mutex<Vec<(String, Role, MountId)>>>,
+    /// First byte of what was appended, in the order in which it was carried out.
+    appended: Arc<Mutex<Vec<u8>>>,
+}
+
+/// An append that begins with this byte is refused, and one with the other hangs.
+const REFUSED: u8 = 255;
+const HANGING: u8 = 254;
+
+impl Echo {
+    async fn put(&self, operation: Operation) -> Answer {
+        match operation {
+            Operation::Append(_key, cells) => {
+                let byte = cells[0][0];
+                if byte == REFUSED {
+                    return Answer::Error(Error::from(Posix::NoSpace));
+                }
+                if byte == HANGING {
+                    tokio::time::sleep(Duration::from_secs(3600)).await;
+                }
+                // One that were carried out beside others would come behind them.
+                tokio::time::sleep(Duration::from_millis(u64::from(20 - byte.min(20)))).await;
+                self.appended.lock().unwrap().push(byte);
+                Answer::Shard(Response::Done)
+            }
+            Operation::Seal(..) => Answer::Shard(Response::Sealed { root: [9; 32] }),
+            _ => Answer::Shard(Response::Done),
+        }
+    }
 }
 
 impl Service for Echo {
@@ -88,6 +120,7 @@ impl Service for Echo {
                     Answer::Disk(DiskReply::Done)
                 }
                 Order::Disks => Answer::Disks(Served::default()),
+                Order::Shard(request) => self.put(request.operation).await,
                 _ => Answer::Error(Error::refused("not here")),
             }
         })
@@ -165,6 +198,74 @@ async fn requests_are_answered_side_by_side() {
     assert_eq!(refused.kind(), ErrorKind::Refused, "{refused}");
     let known = (String::from("desk"), Role::Client, MOUNT);
     assert!(node.echo.callers.lock().unwrap().iter().all(|caller| *caller == known));
+    node.end().await;
+}
+
+const KEY: ShardKey = ShardKey { stripe: StripeId(1), index: ShardIndex(2) };
+
+/// A put that appends a cell for each of these bytes.
+fn put(bytes: &[u8], cell: usize) -> BoxStream<'static, Order> {
+    let header = ShardHeader {
+        key: KEY,
+        class: ClassId(1),
+        data_shards: 4,
+        parity_shards: 2,
+        cell_bytes: 65_600,
+        epoch: Epoch(1),
+    };
+    let append = |byte: &u8| Operation::Append(KEY, vec![Bytes::from(vec![*byte; cell])]);
+    let seal = Seal { payload_bytes: 1, slot_table: Bytes::from_static(b"slots") };
+    let mut operations = vec![Operation::Begin(header)];
+    operations.extend(bytes.iter().map(append));
+    operations.push(Operation::Seal(KEY, seal));
+    let order = |operation| {
+        let (disk, epoch, priority) = (DiskId(1), Epoch(1), Priority::Sync);
+        Order::Shard(Request { disk, epoch, priority, operation })
+    };
+    futures_util::stream::iter(operations).map(order).boxed()
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn requests_on_one_stream_are_carried_out_in_order() {
+    let authority = Authority::new();
+    let node = Node::start(authority.holder("alpha", Role::Node));
+    let link = node.link("alpha", &authority.holder("desk", Role::Client));
+    let bytes: Vec<u8> = (0..40).collect();
+    // More than the window of a stream: what is sent ahead waits at the node.
+    let answer = link.call_in_order(put(&bytes, 1 << 20), PATIENCE).await;
+    assert!(matches!(answer, Ok(Answer::Shard(Response::Sealed { root })) if root == [9; 32]));
+    assert_eq!(*node.echo.appended.lock().unwrap(), bytes);
+    assert_eq!(node.callers(), 42, "each request is looked at");
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_refused_request_is_the_last_of_its_stream() {
+    let authority = Authority::new();
+    let node = Node::start(authority.holder("alpha", Role::Node));
+    let link = node.link("alpha", &authority.holder("desk", Role::Client));
+    for (bytes, cell) in [([1, REFUSED, 3, 4, 5, 6], 100), ([1, REFUSED, 3, 4, 5, 6], 8 << 20)] {
+        node.echo.appended.lock().unwrap().clear();
+        let error = link.call_in_order(put(&bytes, cell), PATIENCE).await.unwrap_err();
+        assert!(error.is(Posix::NoSpace), "{error}");
+        assert_eq!(*node.echo.appended.lock().unwrap(), [1], "nothing behind it is carried out");
+    }
+    assert_eq!(kind(&link).await, None, "the connection is as good as before");
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_request_without_an_answer_ends_its_stream() {
+    let authority = Authority::new();
+    let node = Node::start(authority.holder("alpha", Role::Node));
+    let link = node.link("alpha", &authority.holder("desk", Role::Client));
+    let silence = Duration::from_millis(300);
+    let error = link.call_in_order(put(&[1, HANGING, 3], 100), silence).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(*node.echo.appended.lock().unwrap(), [1]);
+    assert_eq!(kind(&link).await, None);
     node.end().await;
 }
 
