@@ -5,6 +5,7 @@
 use crate::config::labels::Labels;
 use crate::error::Result;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,6 +129,11 @@ pub trait DiskFile: Send + Sync + Debug {
     fn write_durably(&self, offset: u64, data: &[u8]) -> Result<()> {
         self.write(offset, data)?;
         self.sync_data()
+    }
+    /// As `write_durably`, as something to wait for, which begins when it is first polled: where the file is on another
+    /// machine a thread would only wait. `None` where the call blocks.
+    fn durable_write(&self, _offset: u64, _data: &Bytes) -> Option<BoxFuture<'static, Result<()>>> {
+        None
     }
     /// Sets the length; new space is zero and, where the device can, allocated.
     fn set_len(&self, length: u64) -> Result<()>;

@@ -27,7 +27,7 @@ use crate::lane::drop_apart;
 use crate::sync::{Arc, Mutex, PoisonError};
 use crate::types::{DiskId, Epoch, LogPosition, VolumeId};
 use futures_util::StreamExt as _;
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
 use std::ops::Range;
 use std::time::Duration;
@@ -86,6 +86,8 @@ pub struct LogWriter {
     /// First positions of all files, in order; the last one is being written.
     files: Vec<LogPosition>,
     current: Option<Current>,
+    /// A batch was begun of which is not known whether it is there: nothing may be written behind it.
+    unanswered: bool,
 }
 
 #[derive(Debug)]
@@ -111,6 +113,10 @@ impl LogWriter {
 
     /// Writes a batch behind the last one; durable on return. After an error the disk has left the log.
     pub fn append(&mut self, batch: &Batch) -> Result<()> {
+        if self.unanswered {
+            let context = format!("{}: the batch before was not answered", self.disk.label());
+            return Err(Error::unavailable(context));
+        }
         let length = batch.bytes().len() as u64;
         let current = match self.current.take() {
             Some(current) if current.offset + length <= current.capacity => current,
@@ -125,6 +131,25 @@ impl LogWriter {
         current.file.write_durably(current.offset, batch.bytes())?;
         self.current = Some(Current { offset: current.offset + length, ..current });
         Ok(())
+    }
+
+    /// As `append`, as something to wait for that blocks no thread; `appended` must follow when it is done. `None` where only
+    /// `append` can do it.
+    fn begin_append(&mut self, batch: &Batch) -> Option<BoxFuture<'static, Result<()>>> {
+        let length = batch.bytes().len() as u64;
+        let current = self.current.as_mut().filter(|_current| !self.unanswered)?;
+        if current.offset + length > current.capacity {
+            return None;
+        }
+        let writing = current.file.durable_write(current.offset, batch.bytes())?;
+        current.offset += length;
+        self.unanswered = true;
+        Some(writing)
+    }
+
+    /// What was begun is durable.
+    const fn appended(&mut self) {
+        self.unanswered = false;
     }
 
     /// Goes on with `chain` on a disk that was away: it has all of `needed`, and nothing behind that counts. The next batch
@@ -168,8 +193,16 @@ impl LogWriter {
         let room = disk.space()?.total_bytes / SPARES_SHARE / segment_bytes.max(1);
         let spares_max =
             usize::try_from(room).unwrap_or(usize::MAX).saturating_add(1).min(SPARES_MAX);
-        let current = None;
-        let mut writer = Self { disk, chain, segment_bytes, spares: 0, spares_max, files, current };
+        let mut writer = Self {
+            disk,
+            chain,
+            segment_bytes,
+            spares: 0,
+            spares_max,
+            files,
+            current: None,
+            unanswered: false,
+        };
         match writer.prepare_spares() {
             // A device that is full already goes without.
             Err(error) if !error.is(Posix::NoSpace) => Err(error),
@@ -297,8 +330,19 @@ impl LogDisk {
     /// Appends a batch; durable on return.
     pub async fn append(&self, batch: Arc<Batch>) -> Result<()> {
         let context = format!("append to the log at {} on disk {}", batch.first(), self.id());
-        let answer = self.work(move |writer| writer.append(&batch)).await;
+        let begun = self.begin_append(&batch);
+        let answer = match begun {
+            Some(writing) => self.handle.queue.times().follow(writing).await.inspect(|()| {
+                self.writer.lock().unwrap_or_else(PoisonError::into_inner).appended();
+            }),
+            None => self.work(move |writer| writer.append(&batch)).await,
+        };
         answer.map_err(|error| error.while_doing(context))
+    }
+
+    /// What blocks no thread; never while a thread is at work on the same files.
+    fn begin_append(&self, batch: &Batch) -> Option<BoxFuture<'static, Result<()>>> {
+        self.writer.try_lock().ok()?.begin_append(batch)
     }
 
     /// Whether it is on the disk of `handle`.

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::sum::xxh3;
 use crate::sync::Arc;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use std::fmt;
 use std::time::Duration;
 
@@ -211,6 +212,26 @@ impl DiskFile for RemoteFile {
 
     fn write_durably(&self, offset: u64, data: &[u8]) -> Result<()> {
         self.put(offset, data, true)
+    }
+
+    fn durable_write(&self, offset: u64, data: &Bytes) -> Option<BoxFuture<'static, Result<()>>> {
+        if data.len() > PIECE_BYTES {
+            return None;
+        }
+        let (shared, file, data) = (self.shared.clone(), self.file, data.clone());
+        Some(Box::pin(async move {
+            let call = DiskCall::Write { file, offset, data, durable: true };
+            let order = Order::Disk { slot: shared.slot, call };
+            let asked = tokio::time::timeout(DEADLINE, shared.way.call(order)).await;
+            let late =
+                |_late| Error::unavailable(format!("{}: no answer for {DEADLINE:?}", shared.label));
+            match asked.map_err(late)?? {
+                Answer::Disk(DiskReply::Done) => Ok(()),
+                Answer::Disk(_) | Answer::Shard(_) | Answer::Disks(_) | Answer::Error(_) => {
+                    Err(shared.odd())
+                }
+            }
+        }))
     }
 
     fn set_len(&self, length: u64) -> Result<()> {

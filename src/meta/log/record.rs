@@ -214,7 +214,7 @@ impl Batch {
     }
 
     /// Whole sectors.
-    pub fn bytes(&self) -> &[u8] {
+    pub const fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 }

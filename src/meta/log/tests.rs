@@ -4,13 +4,14 @@ use super::merge::Merged;
 use super::record::{Batch, Found, Header, Record, SECTOR_BYTES, find, seed};
 use super::scan::{Copy, scan};
 use super::{Chain, LogDisk, LogWriter, SegmentLog};
-use crate::disk::Disk;
 use crate::disk::queue::DiskQueue;
 use crate::disk::set::DiskHandle;
 use crate::disk::sim::{Call, Choice, SimMachine};
-use crate::error::{ErrorKind, Posix};
+use crate::disk::{Disk, DiskEntry, DiskFile, DiskIdentity, OpenMode, Space};
+use crate::error::{ErrorKind, Posix, Result};
 use crate::types::{DiskId, Epoch, LogPosition, VolumeId};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use tokio_util::task::TaskTracker;
 
@@ -111,6 +112,112 @@ async fn disks_that_are_all_silent_are_waited_for() {
     let failed = appending.await.unwrap();
     assert_eq!(failed.iter().map(|(disk, _error)| *disk).collect::<Vec<_>>(), [DiskId(0)]);
     assert_eq!(positions(&copy(&machine.disk(1))), [0]);
+}
+
+/// A disk on another machine, whose writes are waited for until it is let go.
+#[derive(Debug)]
+struct Far {
+    disk: Arc<dyn Disk>,
+    open: Arc<tokio::sync::Semaphore>,
+}
+
+#[derive(Debug)]
+struct FarFile {
+    file: Arc<dyn DiskFile>,
+    open: Arc<tokio::sync::Semaphore>,
+}
+
+impl DiskFile for FarFile {
+    fn len(&self) -> Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.file.read(offset, buffer)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.file.write(offset, data)
+    }
+
+    fn durable_write(&self, offset: u64, data: &Bytes) -> Option<BoxFuture<'static, Result<()>>> {
+        let (file, open, data) = (self.file.clone(), self.open.clone(), data.clone());
+        Some(Box::pin(async move {
+            let _turn = open.acquire().await.unwrap();
+            file.write_durably(offset, &data)
+        }))
+    }
+
+    fn set_len(&self, length: u64) -> Result<()> {
+        self.file.set_len(length)
+    }
+
+    fn sync_data(&self) -> Result<()> {
+        self.file.sync_data()
+    }
+}
+
+impl Disk for Far {
+    fn open(&self, name: &str, mode: OpenMode) -> Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(FarFile { file: self.disk.open(name, mode)?, open: self.open.clone() }))
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        self.disk.remove(name)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn create_dir(&self, name: &str) -> Result<()> {
+        self.disk.create_dir(name)
+    }
+
+    fn list(&self, dir: &str) -> Result<Vec<DiskEntry>> {
+        self.disk.list(dir)
+    }
+
+    fn sync_dir(&self, dir: &str) -> Result<()> {
+        self.disk.sync_dir(dir)
+    }
+
+    fn space(&self) -> Result<Space> {
+        self.disk.space()
+    }
+
+    fn identity(&self) -> Result<DiskIdentity> {
+        self.disk.identity()
+    }
+
+    fn lock(&self, holder: &str) -> Result<()> {
+        self.disk.lock(holder)
+    }
+
+    fn label(&self) -> String {
+        self.disk.label()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_behind_a_batch_without_an_answer() {
+    let machine = SimMachine::new(1, 1);
+    let open = Arc::new(tokio::sync::Semaphore::new(1));
+    let disk: Arc<dyn Disk> = Arc::new(Far { disk: machine.disk(0), open: open.clone() });
+    let handle = DiskHandle { id: DiskId(0), disk: disk.clone(), queue: DiskQueue::inline() };
+    let log = LogDisk::new(Arc::new(handle), writer(&disk));
+    // The first makes a file, the second is written into it without a thread.
+    log.append(Arc::new(batch(0, 1))).await.unwrap();
+    log.append(Arc::new(batch(1, 1))).await.unwrap();
+    assert_eq!(positions(&copy(&disk)), [0, 1]);
+    let silent = open.acquire().await.unwrap();
+    let late = tokio::time::timeout(super::SILENT, log.append(Arc::new(batch(2, 1)))).await;
+    late.unwrap_err();
+    drop(silent);
+    let error = log.append(Arc::new(batch(3, 1))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("was not answered"), "{error}");
+    assert_eq!(positions(&copy(&disk)), [0, 1]);
 }
 
 #[test]
