@@ -19,7 +19,11 @@ use tokio_util::task::TaskTracker;
 pub fn serve(config: &NodeConfig, ready: impl FnOnce(SocketAddr)) -> Result<()> {
     raise_open_files();
     abort_on_panic();
+    // Threads of the network that wake each other for every packet take more than they give while disks and coding need the
+    // processors too.
+    let processors = std::thread::available_parallelism().map_or(1, Into::into);
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((processors / 2).max(1))
         .enable_all()
         .thread_name("ironfs-shardd")
         .build()
