@@ -12,7 +12,7 @@
 //! | 10 | 2 | | zero |
 //! | 12 | 4 | body_bytes | length of the body |
 //! | 16 | 8 | sum | XXH3-64 of the 64 KiB of the slot, this field taken as zero |
-//! | 24 | body_bytes | body | see below; zeros behind it |
+//! | 24 | body_bytes | body | see below; zeros behind it, which need not be read |
 //!
 //! The body: sequence u64, volume 16 bytes, disk u32, name (u32 length, bytes), epoch u64, previous epoch u64,
 //! tolerance u8, then three lists, each behind a u32 count: members (disk u32, state u8, capacity u64, device u64,
@@ -27,7 +27,7 @@
 
 use crate::config::labels::{Labels, TAGS_MAX};
 use crate::config::{VOLUME_NAME_BYTES_MAX, validate_name};
-use crate::disk::{Disk, OpenMode};
+use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, Posix, Result};
 use crate::format::{Decoded, FormatError, Reader, Writer};
 use crate::limits::DISKS_MAX;
@@ -44,8 +44,12 @@ pub const SLOT_BYTES: usize = 64 * 1024;
 /// Longest path of a member (Linux PATH_MAX).
 const PATH_BYTES_MAX: usize = 4096;
 
+/// What is read of a slot at first: bodies of some ten members fit.
+const FRONT_BYTES: usize = 4096;
+
 const MAGIC: [u8; 8] = *b"IRONFSSB";
 const VERSION: u16 = 1;
+const BODY_BYTES_OFFSET: usize = 12;
 const SUM_OFFSET: usize = 16;
 const BODY_OFFSET: usize = 24;
 
@@ -141,8 +145,7 @@ pub fn read(disk: &dyn Disk) -> Result<Option<Superblock>> {
             reasons.push(format!("slot {slot}: {}", FormatError::Short));
             continue;
         }
-        let mut bytes = vec![0; SLOT_BYTES];
-        file.read(start, &mut bytes)?;
+        let bytes = read_slot(&*file, start)?;
         match Superblock::decode(&bytes) {
             Ok(found) if newest.as_ref().is_none_or(|best| best.sequence < found.sequence) => {
                 newest = Some(found);
@@ -163,6 +166,21 @@ pub fn read(disk: &dyn Disk) -> Result<Option<Superblock>> {
             reasons.join("; ")
         ))),
     }
+}
+
+/// The bytes of a slot, without reading the zeros behind a short body: disks are looked at twice a second, over a network too.
+fn read_slot(file: &dyn DiskFile, start: u64) -> Result<Vec<u8>> {
+    let mut front = vec![0; FRONT_BYTES];
+    file.read(start, &mut front)?;
+    let mut fields = Reader::new(&front);
+    fields.take(BODY_BYTES_OFFSET)?;
+    let is_whole = BODY_OFFSET as u64 + u64::from(fields.u32()?) <= FRONT_BYTES as u64;
+    let mut rest = vec![0; SLOT_BYTES - FRONT_BYTES];
+    if !is_whole {
+        file.read(start + FRONT_BYTES as u64, &mut rest)?;
+    }
+    front.append(&mut rest);
+    Ok(front)
 }
 
 /// Writes `superblock` into its slot of a disk that has one; durable on return. Its sequence must be one more than

@@ -64,6 +64,32 @@ fn the_bytes_never_change() {
 }
 
 #[test]
+fn long_lists_are_read_and_checked_to_their_end() {
+    let (_dir, disk) = disk();
+    let mut long = example(1);
+    let member = long.members.disks[0].clone();
+    let more = (10..200).map(|number| Member { disk: DiskId(number), ..member.clone() });
+    long.members.disks.extend(more);
+    let body = u32::from_le_bytes(long.encode().unwrap()[12..16].try_into().unwrap());
+    assert!(body as usize > 2 * FRONT_BYTES, "{body} bytes");
+    create(&disk, &long).unwrap();
+    assert_eq!(read(&disk).unwrap(), Some(long.clone()));
+    let last = BODY_OFFSET as u64 + u64::from(body) - 1;
+    flip(&disk, last);
+    flip(&disk, SLOT_BYTES as u64 + last);
+    assert_eq!(read(&disk).unwrap_err().kind(), ErrorKind::Corrupt);
+    // What says how much there is may be wrong too.
+    let short = example(1);
+    let file = disk.open(SUPERBLOCK_FILE, OpenMode::Write).unwrap();
+    for slot in 0..2 {
+        let mut bytes = short.encode().unwrap();
+        bytes[12..16].fill(0xff);
+        file.write(slot * SLOT_BYTES as u64, &bytes).unwrap();
+    }
+    assert_eq!(read(&disk).unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[test]
 fn the_newest_valid_slot_counts() {
     let (_dir, disk) = disk();
     assert_eq!(read(&disk).unwrap(), None);
@@ -73,7 +99,7 @@ fn the_newest_valid_slot_counts() {
     assert_eq!(read(&disk).unwrap(), Some(example(2)));
     write(&disk, &example(3)).unwrap();
     assert_eq!(read(&disk).unwrap(), Some(example(3)));
-    flip(&disk, SLOT_BYTES as u64 + 5000);
+    flip(&disk, SLOT_BYTES as u64 + 100);
     assert_eq!(read(&disk).unwrap(), Some(example(2)));
     flip(&disk, 40);
     let error = read(&disk).unwrap_err();
