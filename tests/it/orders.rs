@@ -204,10 +204,10 @@ fn formatted() -> Image {
     image.clone()
 }
 
-/// What a thread was promised: this byte fills a segment of a file, or did when the journal was so long.
+/// What a thread was promised: this byte fills a place of a file, or did when the journal was so long.
 #[derive(Clone, Copy, Debug)]
 struct Promise {
-    segment: u64,
+    place: u64,
     value: u8,
     at: usize,
 }
@@ -218,38 +218,40 @@ struct Shared {
     rig: Rig,
     fs: Arc<Fs>,
     open: (Ino, HandleId),
+    /// Bytes of each place: with one segment an fsync goes into the log, with more it builds a stripe.
+    bytes: u64,
     promises: Arc<std::sync::Mutex<Vec<Promise>>>,
 }
 
 impl Shared {
-    async fn write(&self, segment: u64, value: u8) {
-        let bytes = vec![value; usize::try_from(SEGMENT).unwrap()];
-        let (offset, how) = (segment * SEGMENT, WriteHow::default());
+    async fn write(&self, place: u64, value: u8) {
+        let bytes = vec![value; usize::try_from(self.bytes).unwrap()];
+        let (offset, how) = (place * self.bytes, WriteHow::default());
         if self.fs.write_now(self.open, offset, &bytes, how).is_none() {
             self.fs.write(&root_user(), self.open, offset, &bytes, how).await.unwrap();
         }
     }
 
-    /// Writes a segment several times, each with an fsync.
-    async fn work(self, segment: u64) {
+    /// Writes a place several times, each with an fsync.
+    async fn work(self, place: u64) {
         for value in 1..=2 {
-            self.write(segment, value).await;
+            self.write(place, value).await;
             self.fs.fsync(self.open.0, self.open.1, value == 2).await.unwrap();
             let at = self.rig.machine.journal_len();
-            self.promises.lock().unwrap().push(Promise { segment, value, at });
+            self.promises.lock().unwrap().push(Promise { place, value, at });
         }
     }
 
     /// Reads what the others write: no byte ever goes back.
-    async fn look(self, segments: [u64; 2]) {
+    async fn look(self, places: [u64; 2]) {
         let mut seen = [[0; 2]; 2];
         for _turn in 0..2 {
-            for (segment, seen) in segments.into_iter().zip(&mut seen) {
-                let length = u32::try_from(SEGMENT).unwrap();
+            for (place, seen) in places.into_iter().zip(&mut seen) {
+                let length = u32::try_from(self.bytes).unwrap();
                 let (ino, handle) = self.open;
-                let read = self.fs.read(ino, handle, segment * SEGMENT, length, 0).await.unwrap();
+                let read = self.fs.read(ino, handle, place * self.bytes, length, 0).await.unwrap();
                 let found = [read[0], read[read.len() - 1]];
-                assert!(found >= *seen, "segment {segment}: {found:?} after {seen:?}");
+                assert!(found >= *seen, "place {place}: {found:?} after {seen:?}");
                 *seen = found;
             }
         }
@@ -257,7 +259,7 @@ impl Shared {
 
     /// Cuts and extends the file behind all that the others write.
     async fn cut(self, end: u64) {
-        for size in [end * SEGMENT + 10, end * SEGMENT] {
+        for size in [end * self.bytes + 10, end * self.bytes] {
             let set = SetAttr { size: Some(size), handle: Some(self.open.1), ..SetAttr::default() };
             self.fs.setattr(&root_user(), self.open.0, set).await.unwrap();
         }
@@ -265,7 +267,7 @@ impl Shared {
 }
 
 /// Opens what a power cut at `at` leaves at the least, and compares.
-async fn check(rig: &Rig, at: usize, promises: &[Promise]) {
+async fn check(rig: &Rig, at: usize, promises: &[Promise], bytes: u64) {
     let state = rig.machine.crash(at, &mut |_disk, _op| Choice::Lost);
     let rig = rig.after_crash(state.image);
     let volume = rig.open().await.unwrap();
@@ -274,54 +276,63 @@ async fn check(rig: &Rig, at: usize, promises: &[Promise]) {
     let handle = fs.open(&root_user(), ino, O_RDWR).await.unwrap().handle;
     let content = read_all(&fs, ino, handle).await.unwrap();
     for promise in promises.iter().filter(|promise| promise.at <= at) {
-        let start = usize::try_from(promise.segment * SEGMENT).unwrap();
-        let found = &content[start..start + usize::try_from(SEGMENT).unwrap()];
+        let start = usize::try_from(promise.place * bytes).unwrap();
+        let found = &content[start..start + usize::try_from(bytes).unwrap()];
         let good = found[0] >= promise.value && found.iter().all(|byte| *byte == found[0]);
         assert!(good, "power cut at {at}: {promise:?}, found {}", found[0]);
     }
     rig.machine.release_locks();
 }
 
-/// Group commit, dirty buffers and the room for them: threads that write, fsync, cut and checkpoint.
+/// Threads that write a place of so many bytes each, fsync, cut and checkpoint; then the power is cut at each promise.
+fn side_by_side(bytes: u64) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    // Only for its timers, which never fire, and for tasks of the volume, which never run.
+    let _inside = runtime.enter();
+    let rig = Rig::new(1, DISKS).after_crash(formatted());
+    let volume = block_on(rig.open()).unwrap();
+    let fs = volume.fs();
+    let new = NewFile { kind: FileKind::File, mode: 0o644, umask: 0, rdev: 0 };
+    let made = block_on(fs.create(&root_user(), ROOT_INO, b"f", new, O_RDWR)).unwrap();
+    let open = (made.0.ino, made.1.handle);
+    let shared = Shared { rig: rig.clone(), fs, open, bytes, promises: Arc::default() };
+    block_on(shared.write(3, 0));
+    let mut threads = Vec::new();
+    for place in [0, 1] {
+        let shared = shared.clone();
+        threads.push(thread::spawn(move || block_on(shared.work(place))));
+    }
+    let cutter = shared.clone();
+    threads.push(thread::spawn(move || block_on(cutter.cut(3))));
+    let reader = shared.clone();
+    threads.push(thread::spawn(move || block_on(reader.look([0, 1]))));
+    let keeper = volume.clone();
+    threads.push(thread::spawn(move || {
+        block_on(keeper.sync()).unwrap();
+        block_on(keeper.checkpoint()).unwrap();
+    }));
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    block_on(volume.sync()).unwrap();
+    assert_eq!(shared.fs.dirty_bytes(open.0), 0);
+    let content = block_on(read_all(&shared.fs, open.0, open.1)).unwrap();
+    assert_eq!(content.len() as u64, 3 * bytes);
+    assert_eq!((content[0], content[content.len() / 2]), (2, 2));
+    let promises = shared.promises.lock().unwrap().clone();
+    assert_eq!(promises.len(), 4);
+    rig.machine.release_locks();
+    for promise in &promises {
+        block_on(check(&rig, promise.at, &promises, bytes));
+    }
+}
+
+/// Group commit, dirty buffers and the room for them.
 #[test]
 fn what_was_synced_beside_others_is_there_after_a_power_cut() {
-    in_many_orders(10, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        // Only for its timers, which never fire, and for tasks of the volume, which never run.
-        let _inside = runtime.enter();
-        let rig = Rig::new(1, DISKS).after_crash(formatted());
-        let volume = block_on(rig.open()).unwrap();
-        let fs = volume.fs();
-        let new = NewFile { kind: FileKind::File, mode: 0o644, umask: 0, rdev: 0 };
-        let made = block_on(fs.create(&root_user(), ROOT_INO, b"f", new, O_RDWR)).unwrap();
-        let open = (made.0.ino, made.1.handle);
-        let shared = Shared { rig: rig.clone(), fs, open, promises: Arc::default() };
-        block_on(shared.write(3, 0));
-        let mut threads = Vec::new();
-        for segment in [0, 1] {
-            let shared = shared.clone();
-            threads.push(thread::spawn(move || block_on(shared.work(segment))));
-        }
-        let cutter = shared.clone();
-        threads.push(thread::spawn(move || block_on(cutter.cut(3))));
-        let reader = shared.clone();
-        threads.push(thread::spawn(move || block_on(reader.look([0, 1]))));
-        let keeper = volume.clone();
-        threads.push(thread::spawn(move || {
-            block_on(keeper.sync()).unwrap();
-            block_on(keeper.checkpoint()).unwrap();
-        }));
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
-        block_on(volume.sync()).unwrap();
-        assert_eq!(shared.fs.dirty_bytes(open.0), 0);
-        let content = block_on(read_all(&shared.fs, open.0, open.1)).unwrap();
-        assert_eq!(content.len() as u64, 3 * SEGMENT);
-        assert_eq!((content[0], content[content.len() / 2]), (2, 2));
-        let promises = shared.promises.lock().unwrap().clone();
-        assert_eq!(promises.len(), 4);
-        rig.machine.release_locks();
-        for promise in &promises {
-            block_on(check(&rig, promise.at, &promises));
-        }
-    });
+    in_many_orders(10, || side_by_side(SEGMENT));
+}
+
+/// The same with what builds stripes: encoding, puts and commits beside each other.
+#[test]
+fn stripes_that_were_built_side_by_side_are_there_after_a_power_cut() {
+    in_many_orders(20, || side_by_side(3 * SEGMENT));
 }
