@@ -7,6 +7,7 @@ use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+mod faults;
 mod fence;
 mod grow;
 mod loss;
@@ -107,11 +108,15 @@ fn free_address() -> String {
 impl Cluster {
     /// Directories `d0`, `d1`, ... shared in turn among `count` nodes, which run; no volume yet.
     pub(crate) fn prepare(count: usize, disks: usize) -> Self {
-        Self::prepare_at(count, disks, || (free_address(), None))
+        Self::over(Volume::prepare(disks, &std::env::temp_dir()), count)
     }
 
-    fn prepare_at(count: usize, disks: usize, place: impl Fn() -> (String, Option<Wire>)) -> Self {
-        let volume = Volume::prepare(disks, &std::env::temp_dir());
+    /// As `prepare`, for the directories of `volume`.
+    fn over(volume: Volume, count: usize) -> Self {
+        Self::over_at(volume, count, || (free_address(), None))
+    }
+
+    fn over_at(volume: Volume, count: usize, place: impl Fn() -> (String, Option<Wire>)) -> Self {
         let root = volume.root().to_path_buf();
         ca(&root, &["init"]);
         ca(&root, &["issue", "--role", "client", "--name", "desk"]);
@@ -140,7 +145,8 @@ impl Cluster {
             let wire = Wire::new();
             (format!("{}:{port}", wire.far), Some(wire))
         };
-        Self::prepare_at(count, disks, place).formatted(class)
+        let volume = Volume::prepare(disks, &std::env::temp_dir());
+        Self::over_at(volume, count, place).formatted(class)
     }
 
     fn formatted(self, class: &str) -> Self {

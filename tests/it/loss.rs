@@ -112,16 +112,16 @@ fn pairs() -> Vec<[usize; 2]> {
 }
 
 /// A way in which disks are lost under a mounted volume, and come back.
-struct Way<'a> {
-    lose: &'a dyn Fn(&Volume, usize),
+pub(crate) struct Way<'a> {
+    pub(crate) lose: &'a dyn Fn(&Volume, usize),
     /// How `status` shows such a disk.
-    state: &'a str,
-    bring_back: &'a dyn Fn(&Volume, usize),
+    pub(crate) state: &'a str,
+    pub(crate) bring_back: &'a dyn Fn(&Volume, usize),
 }
 
 /// Loses each pair in turn: reads are right, writes and fsyncs go on, `status` shows it within 2 s, and when the disks are
 /// back nothing else has to be done.
-fn lose_pairs_live(volume: &Volume, way: &Way<'_>) {
+pub(crate) fn lose_pairs_live(volume: &Volume, way: &Way<'_>) {
     volume.mount();
     write_files(&volume.mnt());
     volume.sync();
