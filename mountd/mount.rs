@@ -14,13 +14,10 @@ use std::time::Duration;
 /// The type that `/proc/mounts` shows.
 pub const FILE_SYSTEM_TYPE: &str = "fuse.ironfs";
 /// Readahead of the mount in KiB: buffered sequential reads stay at 128 KiB without it.
-const READ_AHEAD_KIB: u64 = 4096;
-/// Share of the system's dirty-page limit that the mount may use, in percent.
-const DIRTY_RATIO_PERCENT: u64 = 100;
-/// Written pages that the kernel holds of the mount at most; it begins to hand them over at half of it. By the system's limit
-/// alone it would hold a fifth of the memory back, and nothing would be coded or written until an fsync asks for it. Half as
-/// much costs random overwrites, which the kernel merges while it holds them.
-const DIRTY_BYTES_MAX: u64 = 1 << 30;
+const READ_AHEAD_KIB: u32 = 4096;
+/// Share of the dirty-page limit that the mount may use, in percent. The limit must not be strict: a strict one is the mount's
+/// share of what was written to all devices lately, so writers would stand still because other disks are busy.
+const DIRTY_RATIO_PERCENT: u32 = 100;
 
 /// A mount to be made.
 #[derive(Clone, Debug)]
@@ -272,21 +269,17 @@ pub fn tune(directory: &Path) {
             .map(|mount| mount.device)
     });
     let Some(device) = device else { return };
-    let set = |name: &str, value: u64| {
-        std::fs::write(format!("/sys/class/bdi/{device}/{name}"), value.to_string())
-    };
-    let set_or_warn = |name: &str, value: u64| {
-        if let Err(error) = set(name, value) {
-            tracing::warn!(
-                "cannot set {name} of {device} to {value} ({error}): the mount works, but slower"
-            );
+    let settings = [
+        ("read_ahead_kb", READ_AHEAD_KIB),
+        ("strict_limit", 0),
+        ("max_ratio", DIRTY_RATIO_PERCENT),
+    ];
+    for (name, value) in settings {
+        let path = format!("/sys/class/bdi/{device}/{name}");
+        if let Err(error) = std::fs::write(&path, value.to_string()) {
+            tracing::warn!("cannot set {path} to {value} ({error}): the mount works, but slower");
         }
-    };
-    set_or_warn("read_ahead_kb", READ_AHEAD_KIB);
-    set_or_warn("max_ratio", DIRTY_RATIO_PERCENT);
-    // Refused where the system's own limit is lower, which then holds; kernels before 6.2 have no such bound.
-    let bounded = set("max_bytes", DIRTY_BYTES_MAX).is_ok();
-    set_or_warn("strict_limit", u64::from(bounded));
+    }
 }
 
 #[cfg(test)]
