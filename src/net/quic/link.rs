@@ -1,10 +1,11 @@
 //! The end that asks: the way to one node, connected when it is needed, and again after a break. Knows no disk.
 
 use super::{
-    HANDSHAKE, Unsent, broken, endpoint_config, receive_header, receive_rest, socket, transport,
-    urgency,
+    GIVEN_UP, HANDSHAKE, Unsent, broken, endpoint_config, peer_of, receive_header, receive_rest,
+    socket, transport, urgency,
 };
 use crate::error::{Error, ErrorKind, Result};
+use crate::net::authority::Role;
 use crate::net::tls::Identity;
 use crate::net::wire::{Answer, Order};
 use crate::sync::Arc;
@@ -196,7 +197,10 @@ impl Link {
             });
             match connecting {
                 Ok(connecting) => match connecting.await {
-                    Ok(connection) => return Ok(connection),
+                    Ok(connection) => match check_role(&connection) {
+                        Ok(()) => return Ok(connection),
+                        Err(error) => last = error,
+                    },
                     Err(error) => last = refusal(&error),
                 },
                 Err(error) => last = error,
@@ -204,6 +208,17 @@ impl Link {
         }
         Err(last)
     }
+}
+
+/// Only nodes serve disks: others may have the name of one, and the same authority. TLS has looked at both.
+fn check_role(connection: &Connection) -> Result<()> {
+    let peer = peer_of(connection)?;
+    if peer.role == Role::Node {
+        return Ok(());
+    }
+    let context = format!("its certificate says {peer}, and only a node serves disks");
+    connection.close(GIVEN_UP, context.as_bytes());
+    Err(Error::refused(context))
 }
 
 /// Why there is no connection: a peer that turns this one away, or that is not who it should be, will do so again.

@@ -189,6 +189,11 @@ async fn strangers_get_nothing() {
     // The node is another one than was wanted.
     assert_eq!(kind(&node.link("beta", &good)).await, Some(ErrorKind::Refused));
     assert_eq!(node.callers(), 0, "nothing of these was served");
+    // A name of a node and its authority do not make a node of a client.
+    let client = Node::start(authority.holder("alpha", Role::Client));
+    assert_eq!(kind(&client.link("alpha", &good)).await, Some(ErrorKind::Refused));
+    assert_eq!(client.callers(), 0, "it was asked for nothing");
+    client.end().await;
     assert_eq!(kind(&node.link("alpha", &good)).await, None);
     node.end().await;
 }
