@@ -23,6 +23,7 @@ use crate::meta::log::scan::scan;
 use crate::meta::store::Store;
 use crate::types::{DiskId, Epoch, Incarnation, LogPosition, Timestamp, VolumeId};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,6 +110,8 @@ pub struct NewVolume {
     pub gid: u32,
     /// When.
     pub time: Timestamp,
+    /// Where nodes are, `host:port` by name.
+    pub nodes: BTreeMap<String, String>,
 }
 
 impl Default for OpenOptions {

@@ -9,6 +9,7 @@ use crate::error::Posix;
 use crate::meta::command::NewNode;
 use crate::meta::recover::{NewVolume, OpenOptions, Opened, PresentDisk, format, open};
 use crate::types::{FileKind, Ino, ROOT_INO, Timestamp, VolumeId};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -27,7 +28,8 @@ async fn formatted() -> (tempfile::TempDir, Opened) {
     let root = tempfile::tempdir().unwrap();
     let class = Class::new("2+1".parse().unwrap());
     let (volume, name) = (VolumeId([4; 16]), String::from("threads"));
-    let new = NewVolume { volume, name, class, uid: 0, gid: 0, time: Timestamp::default() };
+    let (time, nodes) = (Timestamp::default(), BTreeMap::new());
+    let new = NewVolume { volume, name, class, uid: 0, gid: 0, time, nodes };
     let plain =
         disks(root.path()).into_iter().map(|(disk, queue)| (disk, queue, Labels::default()));
     format(plain.collect(), new).await.unwrap();
