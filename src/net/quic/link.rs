@@ -107,6 +107,11 @@ impl Link {
         &self.name
     }
 
+    /// Where it leads: `host:port`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Sends a request and waits for the answer; the caller sets the limit of time. May be cancelled.
     ///
     /// Errors: what the node answers; `Unavailable` if it does not; `Refused` if it is not who it should be, or turns this

@@ -25,13 +25,13 @@ fn now() -> i64 {
 const YEAR: i64 = 365 * 86_400;
 const MOUNT: MountId = MountId(5);
 
-struct Authority {
+pub(crate) struct Authority {
     issued: Issued,
     next: AtomicU64,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let issued = authority::create("test", [9; SERIAL_BYTES], now() - YEAR).unwrap();
         Self { issued, next: AtomicU64::new(1) }
     }
@@ -54,7 +54,7 @@ impl Authority {
         })
     }
 
-    fn holder(&self, holder: &str, role: Role) -> Identity {
+    pub(crate) fn holder(&self, holder: &str, role: Role) -> Identity {
         self.identity(&self.issue(holder, role, -60..YEAR).0, None).unwrap()
     }
 }
@@ -98,7 +98,7 @@ impl Service for Echo {
     }
 }
 
-struct Node {
+pub(crate) struct Node {
     listener: Arc<Listener>,
     echo: Echo,
     stop: CancellationToken,
@@ -106,7 +106,7 @@ struct Node {
 }
 
 impl Node {
-    fn start(identity: Identity) -> Self {
+    pub(crate) fn start(identity: Identity) -> Self {
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), identity).unwrap();
         let (listener, echo) = (Arc::new(listener), Echo::default());
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -115,7 +115,7 @@ impl Node {
         Self { listener, echo, stop, tasks }
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.listener.address().unwrap()
     }
 
@@ -128,7 +128,7 @@ impl Node {
         self.echo.callers.lock().unwrap().len()
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
