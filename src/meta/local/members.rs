@@ -225,7 +225,7 @@ impl Shared {
     /// Disks that must take a list if other machines may reach them: any two such sets share one, which shows the list to
     /// a mount that comes, or turns this one away.
     pub(super) fn majority(&self, list: &MemberList) -> usize {
-        if !self.options.shared {
+        if !self.options.shared && !list.is_shared() {
             return 0;
         }
         let all = list.disks.iter().filter(|member| member.state.is_expected()).count();
