@@ -13,6 +13,7 @@ pub mod labels;
 mod lifecycle;
 mod measures;
 mod membership;
+mod nodes;
 mod prober;
 mod repair_log;
 mod report;
@@ -245,6 +246,7 @@ impl Volume {
             metrics,
             census: LastCensus::default(),
         });
+        volume.note_nodes().await;
         let parts = keepers::Parts { reader, writer, placer, shards, found, healing };
         volume.start(parts, (opened.incarnation, opened.complete));
         Ok(volume)

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 mod fence;
 mod grow;
+mod join;
 mod loss;
 mod trust;
 mod wires;

@@ -339,6 +339,7 @@ fn bodies() -> Vec<Vec<u8>> {
         r#"{"new":"/srv/d9","allow_same_device":true}"#,
         r#"{"disk":"3"}"#,
         r#"{"disk":"3","zone":"z","rack":null,"node":null,"tags":["smr"]}"#,
+        r#"{"node":"beta","address":"10.0.0.3:7440"}"#,
         r#"{"lose":["disk:3","zone:z"],"limit":10}"#,
     ];
     let with_kind = |(kind, body): (u8, &str)| [&[kind], body.as_bytes()].concat();
