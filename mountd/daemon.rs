@@ -72,7 +72,7 @@ async fn serve_on(request: ServeRequest, ready: impl FnOnce(&Ready)) -> Result<(
         holder: format!("pid {}, mount {}", std::process::id(), request.directory.display()),
     };
     let identity = request.config.identity.as_deref().map(identity::load).transpose()?;
-    let world = World::reaching(&request.config, identity.as_ref())?;
+    let world = World::reaching(&request.config, identity)?;
     let volume = Volume::open(&request.config, options, world).await?;
     let socket = match admin::bind(&request.socket) {
         Ok(socket) => socket,

@@ -83,6 +83,8 @@ pub async fn serve(listener: UnixListener, state: AdminState, stop: Cancellation
         .route("/disk/keep", post(keep_disk))
         .route("/disk/remove", post(remove_disk))
         .route("/disk/label", post(label_disk))
+        .route("/nodes", get(nodes))
+        .route("/node/add", post(add_node))
         .route("/what-if", post(what_if))
         .with_state(state);
     let served = axum::serve(listener, router)
@@ -305,6 +307,26 @@ async fn label_disk(
     Json(change): Json<crate::volume::labels::LabelChange>,
 ) -> Answer<crate::volume::labels::DiskLabels> {
     answer(state.volume.label_disk(&change).await)
+}
+
+async fn nodes(State(state): State<AdminState>) -> Answer<Vec<crate::volume::status::NodeStatus>> {
+    answer(Ok(state.volume.nodes().await))
+}
+
+/// Where a node is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AddNode {
+    /// Its name.
+    pub node: String,
+    /// `host:port`, or `host`.
+    pub address: String,
+}
+
+async fn add_node(
+    State(state): State<AdminState>,
+    Json(wanted): Json<AddNode>,
+) -> Answer<crate::volume::status::AddedNode> {
+    answer(state.volume.add_node(&wanted.node, &wanted.address).await)
 }
 
 async fn what_if(

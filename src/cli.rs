@@ -17,6 +17,7 @@ mod helper;
 mod info;
 mod jobs;
 mod mount;
+mod node;
 mod nodes;
 mod paths;
 mod repair;
@@ -60,6 +61,8 @@ enum Command {
     Class(class::ClassCommand),
     #[command(subcommand)]
     Disk(disk::DiskCommand),
+    #[command(subcommand)]
+    Node(node::NodeCommand),
     #[command(subcommand)]
     Repair(repair::RepairCommand),
     #[command(subcommand)]
@@ -122,6 +125,7 @@ fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Info(info) => info.run(),
         Command::Class(class) => class.run(),
         Command::Disk(disk) => disk.run(),
+        Command::Node(node) => node.run(),
         Command::Repair(repair) => repair.run(),
         Command::Scrub(scrub) => scrub.run(),
         Command::Jobs(jobs) => jobs.run(),

@@ -257,6 +257,11 @@ impl Config {
         Ok(config)
     }
 
+    /// Where the nodes are that it knows: `host:port`, by name.
+    pub fn addresses(&self) -> BTreeMap<String, String> {
+        self.peer.iter().map(|(name, peer)| (name.clone(), peer.host_and_port())).collect()
+    }
+
     /// Labels of the disk at `path`.
     pub fn labels(&self, path: &Path) -> Result<Labels> {
         self.disk.get(path).cloned().unwrap_or_default().validate()
@@ -327,14 +332,26 @@ impl Config {
 
 fn validate_peer(name: &str, peer: &Peer) -> Result<()> {
     validate_holder(name)?;
-    if peer.address.is_empty() || peer.address.contains(char::is_whitespace) {
-        return Err(Error::refused(format!(
-            "peer.{name}.address is {:?}: give a host and a port, such as 10.0.0.2:{}",
-            peer.address,
-            node::PORT
-        )));
+    validate_address(&peer.host_and_port())
+        .map_err(|error| error.while_doing(format!("peer.{name}.address")))
+}
+
+/// Longest address of a node: a name of DNS (RFC 1035), a colon and a port.
+pub const ADDRESS_BYTES_MAX: usize = 253 + 1 + 5;
+
+/// Refuses what cannot be the address of a node: `host:port`.
+pub fn validate_address(address: &str) -> Result<()> {
+    let odd = |letter: char| letter.is_whitespace() || letter.is_control();
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port != 0);
+    let parts = address.rsplit_once(':');
+    let whole = parts.is_some_and(|(host, port)| !host.is_empty() && is_port(port));
+    if whole && address.len() <= ADDRESS_BYTES_MAX && !address.contains(odd) {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::refused(format!(
+        "{address:?} is no address: give a host and a port, such as 10.0.0.2:{}",
+        node::PORT
+    )))
 }
 
 /// Longest name of whoever holds a certificate: it is a label of DNS (RFC 1035), and nodes are labels of disks.

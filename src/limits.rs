@@ -48,6 +48,9 @@ pub const COMMAND_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const CHUNKS_PER_COMMAND_MAX: usize = 32;
 /// Most disks of a volume that one process serves.
 pub const DISKS_MAX: usize = 512;
+/// Most nodes that a volume knows: several times what it is meant for. With names and addresses of 40 bytes together they
+/// take less than a tenth of a superblock from its disks.
+pub const NODES_MAX: usize = 128;
 /// Classes of a volume. Any user may ask for a new one on a directory of theirs; nobody needs this many.
 pub const CLASSES_MAX: usize = 256;
 

@@ -13,6 +13,7 @@ pub mod labels;
 mod lifecycle;
 mod measures;
 mod membership;
+mod nodes;
 mod prober;
 mod repair_log;
 mod report;
@@ -21,7 +22,7 @@ mod spaces;
 pub mod status;
 pub mod what_if;
 
-use crate::config::{Config, Limits, Peer, Place};
+use crate::config::{Config, Limits, Place};
 use crate::cpu::Cpu;
 use crate::disk::Disk;
 use crate::disk::local::LocalDisk;
@@ -107,33 +108,36 @@ pub struct World {
     pub opener: Opener,
     /// Disks answer in the calling task: simulated ones.
     pub inline: bool,
+    /// What the opener knows of nodes, if it learns of more.
+    pub nodes: Option<Arc<Nodes>>,
 }
 
 impl World {
     /// Local directories.
     pub fn local() -> Self {
-        Self { opener: Arc::new(open_here), inline: false }
+        Self { opener: Arc::new(open_here), inline: false, nodes: None }
     }
 
-    /// Local directories, and those of the nodes in `config`, which know this process by `identity`.
+    /// Local directories, and those of nodes, which know this process by `identity`: of those in `config`, and of those that
+    /// it learns of from the disks.
     ///
     /// Errors: `Refused` if the identity is unfit.
-    pub fn reaching(config: &Config, identity: Option<&Identity>) -> Result<Self> {
+    pub fn reaching(config: &Config, identity: Option<Identity>) -> Result<Self> {
         let Some(identity) = identity else { return Ok(Self::local()) };
         let mut number = [0; 8];
         getrandom::fill(&mut number)
             .map_err(|error| Error::internal(format!("draw the number of the mount: {error}")))?;
-        let address = |(name, peer): (&String, &Peer)| (name.clone(), peer.host_and_port());
-        let addresses = config.peer.iter().map(address).collect();
-        let nodes = Nodes::start(identity, MountId(u64::from_le_bytes(number)), &addresses)?;
+        let mount = MountId(u64::from_le_bytes(number));
+        let nodes = Arc::new(Nodes::start(identity, mount, &config.addresses())?);
+        let known = nodes.clone();
         let opener = move |path: &Path| match Place::of(path) {
             Place::Here(path) => open_here(path),
             Place::Node { node, path } => {
-                let (disk, remote) = nodes.open(node, path)?;
+                let (disk, remote) = known.open(node, path)?;
                 Ok(OpenDisk { disk: Arc::new(disk), remote: Some(remote) })
             }
         };
-        Ok(Self { opener: Arc::new(opener), inline: false })
+        Ok(Self { opener: Arc::new(opener), inline: false, nodes: Some(nodes) })
     }
 }
 
@@ -242,6 +246,7 @@ impl Volume {
             metrics,
             census: LastCensus::default(),
         });
+        volume.note_nodes().await;
         let parts = keepers::Parts { reader, writer, placer, shards, found, healing };
         volume.start(parts, (opened.incarnation, opened.complete));
         Ok(volume)

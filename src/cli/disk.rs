@@ -16,7 +16,7 @@ const LOOK_PERIOD: Duration = Duration::from_secs(1);
 /// Add, replace, remove and label disks
 #[derive(Debug, Subcommand)]
 #[command(
-    after_help = "Examples:\n  ironfs disk add media /srv/d6\n  ironfs disk remove --drain /srv/d2\n  ironfs disk replace /srv/d3 \
+    after_help = "Examples:\n  ironfs disk add media /srv/d6\n  ironfs disk add media beta:/srv/d0\n  ironfs disk remove --drain /srv/d2\n  ironfs disk replace /srv/d3 \
                   /srv/d7\n  ironfs disk list media\n  ironfs disk label /srv/d3 --zone attic --tag smr"
 )]
 pub(super) enum DiskCommand {
@@ -24,7 +24,7 @@ pub(super) enum DiskCommand {
     Add {
         /// Name of the volume, path of its configuration, or a path inside the mount
         volume: String,
-        /// Empty directory that comes
+        /// Empty directory that comes; NODE:DIR for one that a node serves
         new: PathBuf,
         /// Let the new directory share a device with another disk
         #[arg(long)]

@@ -33,7 +33,7 @@ pub(super) fn read_config(name: &str) -> Result<Config> {
 /// Where the disks of `config` come from: this machine and its nodes.
 pub(super) fn world(config: &Config) -> Result<World> {
     let identity = config.identity.as_deref().map(identity::load).transpose()?;
-    World::reaching(config, identity.as_ref())
+    World::reaching(config, identity)
 }
 
 /// Directory of sockets: `/run/ironfs` for root, else below the user's runtime directory.

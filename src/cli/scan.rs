@@ -1,11 +1,12 @@
 //! `scan`: finds volumes on directories and rebuilds their configuration.
 
 use super::{format, out};
-use crate::config::Config;
 use crate::config::labels::Labels;
+use crate::config::{Config, Peer};
 use crate::disk::local::LocalDisk;
 use crate::disk::superblock::{self, Superblock};
 use crate::error::{Error, Result};
+use crate::types::Epoch;
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -37,6 +38,11 @@ struct Found {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<PathBuf, Labels>,
     missing: Vec<u32>,
+    /// Where nodes are, by the newest member list.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    nodes: BTreeMap<String, String>,
+    #[serde(skip)]
+    epoch: Epoch,
 }
 
 impl Scan {
@@ -58,6 +64,12 @@ impl Scan {
                 "ironfs: volume {} has disks that were not found: {}",
                 volume.name,
                 missing.join(", ")
+            ));
+        }
+        for volume in found.iter().filter(|volume| !volume.nodes.is_empty()) {
+            out::tell(&format!(
+                "ironfs: volume {} has nodes: add identity, the directory that `ironfs ca issue --role client` has made",
+                volume.name
             ));
         }
         if let Some(path) = &self.write {
@@ -100,11 +112,16 @@ fn add(found: &mut Vec<Found>, superblock: &Superblock, directory: PathBuf) -> R
             let missing = known.collect();
             let name = superblock.name.clone();
             let (disks, labels) = (BTreeMap::new(), BTreeMap::new());
-            found.push(Found { name, volume, disks, labels, missing });
+            let (nodes, epoch) = (BTreeMap::new(), Epoch(0));
+            found.push(Found { name, volume, disks, labels, missing, nodes, epoch });
             found.len() - 1
         }
     };
     let Some(entry) = found.get_mut(index) else { return Ok(()) };
+    if entry.epoch < superblock.members.epoch {
+        entry.epoch = superblock.members.epoch;
+        entry.nodes.clone_from(&superblock.members.nodes);
+    }
     entry.missing.retain(|missing| *missing != disk);
     let member = superblock.members.member(superblock.disk);
     if let Some(member) = member.filter(|member| !member.labels.is_empty()) {
@@ -123,7 +140,10 @@ fn add(found: &mut Vec<Found>, superblock: &Superblock, directory: PathBuf) -> R
 
 fn config(volume: &Found) -> Config {
     let config = Config::new(volume.name.clone(), volume.disks.values().cloned().collect());
-    Config { disk: volume.labels.clone(), ..config }
+    let peer =
+        |(name, address): (&String, &String)| (name.clone(), Peer { address: address.clone() });
+    let peer = volume.nodes.iter().map(peer).collect();
+    Config { disk: volume.labels.clone(), peer, ..config }
 }
 
 fn write(found: &[Found], path: &Path) -> Result<()> {

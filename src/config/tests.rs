@@ -1,5 +1,5 @@
 use super::labels::Labels;
-use super::{Config, validate_name};
+use super::{ADDRESS_BYTES_MAX, Config, Peer, validate_address, validate_name};
 use crate::error::ErrorKind;
 use std::path::PathBuf;
 
@@ -64,6 +64,31 @@ fn bad_text_is_refused_with_the_key() {
     check_refused("name = 'a'\ndisks = ['/d']\n[disk.'/d']\ntags = ['a b']", "cannot be a tag");
     check_refused("name = 'a'\nnode = '/'\ndisks = ['/d']", "cannot be a node");
     check_refused("= nonsense", "configuration");
+}
+
+#[test]
+fn addresses_of_nodes_have_a_host_and_a_port() {
+    let check = |told: &str, expected: &str| {
+        let address = Peer { address: told.into() }.host_and_port();
+        assert_eq!(address, expected);
+        validate_address(&address).unwrap();
+        let text = format!(
+            "name = 'a'\ndisks = ['n:/d']\nidentity = '/i'\n[peer.n]\naddress = '{told}'\n"
+        );
+        let known = Config::parse(&text).unwrap().addresses();
+        assert_eq!(known, [("n".into(), expected.into())].into());
+    };
+    check("10.0.0.2", "10.0.0.2:7440");
+    check("10.0.0.2:9", "10.0.0.2:9");
+    check("nas.example.org", "nas.example.org:7440");
+    check("[fd00::3]:9", "[fd00::3]:9");
+    check("fd00::3:ab", "fd00::3:ab:7440");
+    let longest = format!("{}:65535", "h".repeat(ADDRESS_BYTES_MAX - 6));
+    check(&longest, &longest);
+    for bad in ["", "a b", "a:0", "a\tb:1", &format!("h{longest}")] {
+        let text = format!("name = 'a'\ndisks = ['/d']\n[peer.n]\naddress = {bad:?}\n");
+        check_refused(&text, "peer.n.address");
+    }
 }
 
 #[test]

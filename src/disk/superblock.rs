@@ -8,7 +8,7 @@
 //! | offset | bytes | name | meaning |
 //! |---|---|---|---|
 //! | 0 | 8 | magic | `IRONFSSB` |
-//! | 8 | 2 | version | 1; magic, version and sum keep their places in all versions |
+//! | 8 | 2 | version | 1 or 2; magic, version and sum keep their places in all versions |
 //! | 10 | 2 | | zero |
 //! | 12 | 4 | body_bytes | length of the body |
 //! | 16 | 8 | sum | XXH3-64 of the 64 KiB of the slot, this field taken as zero |
@@ -20,26 +20,35 @@
 //! labels of a member: node, rack and zone (at most 32 bytes each) and, behind a u8 count of at most 8, its tags in order
 //! (at most 16 bytes each), all with u8 lengths.
 //!
-//! Versions: 1 is the first.
+//! Behind these, in version 2, the nodes: a u32 count of at most 128, and for each its name (at most 32 bytes) and address
+//! (`host:port`, at most 259 bytes), both with u32 lengths; by name, each once.
+//!
+//! Versions: 1 is the first. 2 adds the nodes, and is written if there are any, so that the disks of a volume without nodes
+//! stay what older programs read.
 //!
 //! Assumed of the medium: a write to one slot never changes the other, and a synced write stays.
 #![deny(clippy::indexing_slicing)]
 
 use crate::config::labels::{Labels, TAGS_MAX};
-use crate::config::{VOLUME_NAME_BYTES_MAX, validate_name};
+use crate::config::{
+    ADDRESS_BYTES_MAX, HOLDER_BYTES_MAX, Place, VOLUME_NAME_BYTES_MAX, validate_address,
+    validate_holder, validate_name,
+};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, Posix, Result};
 use crate::format::{Decoded, FormatError, Reader, Writer};
-use crate::limits::DISKS_MAX;
+use crate::limits::{DISKS_MAX, NODES_MAX};
 use crate::sum::xxh3;
 use crate::types::{DiskId, Epoch, LogPosition, VolumeId};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 #[cfg(test)]
 mod tests;
 
 /// Name of the superblock's file.
 pub const SUPERBLOCK_FILE: &str = "superblock";
-/// Size of a slot: `DISKS_MAX` members fit whose paths and labels have 96 bytes together.
+/// Size of a slot: `DISKS_MAX` members fit whose paths and labels have 96 bytes together. Nodes take of the same room.
 pub const SLOT_BYTES: usize = 64 * 1024;
 /// Longest path of a member (Linux PATH_MAX).
 const PATH_BYTES_MAX: usize = 4096;
@@ -48,10 +57,20 @@ const PATH_BYTES_MAX: usize = 4096;
 const FRONT_BYTES: usize = 4096;
 
 const MAGIC: [u8; 8] = *b"IRONFSSB";
-const VERSION: u16 = 1;
+/// Newest version.
+const VERSION: u16 = 2;
+/// What is written where no nodes are known.
+const VERSION_WITHOUT_NODES: u16 = 1;
 const BODY_BYTES_OFFSET: usize = 12;
 const SUM_OFFSET: usize = 16;
 const BODY_OFFSET: usize = 24;
+/// Least bytes of a node: two lengths.
+const NODE_BYTES_MIN: usize = 8;
+
+// As many nodes as there may be fit by themselves, whatever they are called.
+const _: () = assert!(
+    NODES_MAX * (NODE_BYTES_MIN + HOLDER_BYTES_MAX + ADDRESS_BYTES_MAX) < SLOT_BYTES - BODY_OFFSET
+);
 
 /// State of a member as the volume has recorded it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,6 +129,8 @@ pub struct MemberList {
     pub previous_log: Vec<LogMember>,
     /// Largest m of any class in use: how many members may be absent at a mount.
     pub tolerance: u8,
+    /// Where nodes are, `host:port` by name: those that serve disks, and those that may.
+    pub nodes: BTreeMap<String, String>,
 }
 
 /// What a disk says about itself.
@@ -282,6 +303,12 @@ impl MemberList {
     pub fn member(&self, disk: DiskId) -> Option<&Member> {
         self.disks.iter().find(|member| member.disk == disk)
     }
+
+    /// Whether a disk that the volume counts on is at a node, where other machines may reach it too.
+    pub fn is_shared(&self) -> bool {
+        let at_node = |path: &str| matches!(Place::of(Path::new(path)), Place::Node { .. });
+        self.disks.iter().any(|member| member.state.is_expected() && at_node(&member.path))
+    }
 }
 
 impl Superblock {
@@ -289,22 +316,35 @@ impl Superblock {
     ///
     /// Errors: `Refused` if the members do not fit.
     pub fn encode(&self) -> Result<Vec<u8>> {
+        let MemberList { disks, nodes, .. } = &self.members;
         validate_name(&self.name)?;
-        for member in &self.members.disks {
+        for member in disks {
             member.labels.clone().validate()?;
         }
+        for (name, address) in nodes {
+            validate_holder(name)?;
+            validate_address(address)?;
+        }
+        if nodes.len() > NODES_MAX {
+            let count = nodes.len();
+            let context = format!("{count} nodes are too many: a volume knows {NODES_MAX} at most");
+            return Err(Error::refused(context));
+        }
         let body = self.encode_body();
-        if self.members.disks.len() > DISKS_MAX || body.len() > SLOT_BYTES - BODY_OFFSET {
+        if disks.len() > DISKS_MAX || body.len() > SLOT_BYTES - BODY_OFFSET {
             return Err(Error::refused(format!(
-                "{} disks with paths of {} bytes do not fit into a superblock: use fewer disks or shorter paths and labels",
-                self.members.disks.len(),
-                self.members.disks.iter().map(|member| member.path.len()).sum::<usize>()
+                "{} disks with paths of {} bytes and {} nodes do not fit into a superblock: use fewer disks, or shorter \
+                 paths and labels",
+                disks.len(),
+                disks.iter().map(|member| member.path.len()).sum::<usize>(),
+                nodes.len()
             )));
         }
+        let version = if nodes.is_empty() { VERSION_WITHOUT_NODES } else { VERSION };
         let assemble = |sum: u64| {
             let mut writer = Writer::with_capacity(SLOT_BYTES);
             writer.raw(&MAGIC);
-            writer.u16(VERSION);
+            writer.u16(version);
             writer.u16(0);
             writer.count(body.len());
             writer.u64(sum);
@@ -338,7 +378,10 @@ impl Superblock {
         }
         let body_bytes = usize::try_from(body_bytes).map_err(|_e| FormatError::Short)?;
         let mut body = Reader::new(reader.take(body_bytes)?);
-        let superblock = Self::decode_body(&mut body)?;
+        let mut superblock = Self::decode_body(&mut body)?;
+        if version > VERSION_WITHOUT_NODES {
+            superblock.members.nodes = decode_nodes(&mut body)?;
+        }
         body.finish()?;
         Ok(superblock)
     }
@@ -368,9 +411,13 @@ impl Superblock {
                 writer.u64(member.start.get());
             }
         }
+        if !self.members.nodes.is_empty() {
+            encode_nodes(&mut writer, &self.members.nodes);
+        }
         writer.into_vec()
     }
 
+    /// What all versions have.
     fn decode_body(reader: &mut Reader<'_>) -> Decoded<Self> {
         let sequence = reader.u64()?;
         let volume = VolumeId(reader.array()?);
@@ -383,7 +430,9 @@ impl Superblock {
         let disks = decode_list(reader, 29, "members", decode_member)?;
         let log = decode_list(reader, 12, "log", decode_log_member)?;
         let previous_log = decode_list(reader, 12, "previous log", decode_log_member)?;
-        let members = MemberList { epoch, previous_epoch, disks, log, previous_log, tolerance };
+        let nodes = BTreeMap::new();
+        let members =
+            MemberList { epoch, previous_epoch, disks, log, previous_log, tolerance, nodes };
         Ok(Self { volume, name, disk, sequence, members })
     }
 }
@@ -441,6 +490,34 @@ fn decode_labels(reader: &mut Reader<'_>) -> Decoded<Labels> {
     let labels = Labels { node, rack, zone, tags };
     let valid = labels.clone().validate().map_err(|_sentence| FormatError::Invalid("label"))?;
     if valid == labels { Ok(labels) } else { Err(FormatError::Invalid("order of tags")) }
+}
+
+fn encode_nodes(writer: &mut Writer, nodes: &BTreeMap<String, String>) {
+    writer.count(nodes.len());
+    for (name, address) in nodes {
+        writer.bytes(name.as_bytes());
+        writer.bytes(address.as_bytes());
+    }
+}
+
+fn decode_nodes(reader: &mut Reader<'_>) -> Decoded<BTreeMap<String, String>> {
+    let count = reader.count(NODE_BYTES_MIN, "nodes")?;
+    if count > NODES_MAX {
+        return Err(FormatError::Invalid("nodes"));
+    }
+    let mut nodes = BTreeMap::new();
+    for _node in 0..count {
+        let name = decode_text(reader, HOLDER_BYTES_MAX, "node")?;
+        validate_holder(&name).map_err(|_sentence| FormatError::Invalid("node"))?;
+        let address = decode_text(reader, ADDRESS_BYTES_MAX, "address of a node")?;
+        validate_address(&address)
+            .map_err(|_sentence| FormatError::Invalid("address of a node"))?;
+        if nodes.last_key_value().is_some_and(|(last, _address)| *last >= name) {
+            return Err(FormatError::Invalid("order of nodes"));
+        }
+        nodes.insert(name, address);
+    }
+    Ok(nodes)
 }
 
 fn decode_log_member(reader: &mut Reader<'_>) -> Decoded<LogMember> {

@@ -22,6 +22,7 @@ use crate::meta::{Log, Reply};
 use crate::sync::atomic::Ordering;
 use crate::types::{DiskId, Epoch, LogPosition};
 use futures_util::future::BoxFuture;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::Poll;
 use tokio::sync::{oneshot, watch};
@@ -115,6 +116,15 @@ impl LocalLog {
     pub async fn set_disk_labels(&self, disk: DiskId, labels: Labels) -> Result<()> {
         let shared = self.shared.clone();
         self.detached(async move { shared.set_disk_labels(disk, labels).await }).await
+    }
+
+    /// Records where nodes are (`host:port`, by name); others stay where they are. Durable on return. May be cancelled: it
+    /// goes on.
+    ///
+    /// Errors: `Refused` if they do not fit; `ReadOnly` if the log has stopped.
+    pub async fn set_addresses(&self, addresses: BTreeMap<String, String>) -> Result<()> {
+        let shared = self.shared.clone();
+        self.detached(async move { shared.set_addresses(addresses).await }).await
     }
 
     /// Takes an empty, locked disk into the volume: `handle` and what the list says of it. Durable on return. May be

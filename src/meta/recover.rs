@@ -23,6 +23,7 @@ use crate::meta::log::scan::scan;
 use crate::meta::store::Store;
 use crate::types::{DiskId, Epoch, Incarnation, LogPosition, Timestamp, VolumeId};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,8 +57,8 @@ pub struct PresentDisk {
 pub struct OpenOptions {
     /// Replay in memory and write nothing anywhere.
     pub read_only: bool,
-    /// Disks may be reached from several machines: only who reaches more than half of them may change anything, so that no
-    /// two mounts do.
+    /// Disks may be reached from several machines, as those at nodes always may: only who reaches more than half of them may
+    /// change anything, so that no two mounts do.
     pub shared: bool,
     /// Bound of redb's cache.
     pub cache_bytes: usize,
@@ -109,6 +110,8 @@ pub struct NewVolume {
     pub gid: u32,
     /// When.
     pub time: Timestamp,
+    /// Where nodes are, `host:port` by name.
+    pub nodes: BTreeMap<String, String>,
 }
 
 impl Default for OpenOptions {
@@ -131,7 +134,8 @@ impl Default for OpenOptions {
 ///
 /// Errors: `Refused` with a sentence that names what is missing, or what does not belong together.
 pub async fn open(present: Vec<PresentDisk>, options: OpenOptions) -> Result<Opened> {
-    let found = choose::choose(&present)?;
+    let mut found = choose::choose(&present)?;
+    note_places(&mut found.list, &present);
     let absent = found.list.disks.iter().filter(|member| {
         let here = present.iter().any(|disk| disk.superblock.disk == member.disk);
         member.state.is_expected() && !here
@@ -382,13 +386,24 @@ fn check_majority(list: &MemberList, present: &[PresentDisk], options: OpenOptio
     let here = |member: &&Member| present.iter().any(|disk| disk.superblock.disk == member.disk);
     let expected = || list.disks.iter().filter(|member| member.state.is_expected());
     let (here, all) = (expected().filter(here).count(), expected().count());
-    if options.read_only || !options.shared || 2 * here > all {
+    let shared = options.shared || list.is_shared();
+    if options.read_only || !shared || 2 * here > all {
         return Ok(());
     }
     Err(Error::refused(format!(
         "{here} of {all} disks answer: more than half must, or another machine could mount the volume at the same time. \
          Start the other nodes, or mount read-only"
     )))
+}
+
+/// Disks may lie elsewhere than they were seen last.
+fn note_places(list: &mut MemberList, present: &[PresentDisk]) {
+    for member in &mut list.disks {
+        let here = present.iter().find(|disk| disk.superblock.disk == member.disk);
+        if let Some(here) = here {
+            member.path = here.disk.label();
+        }
+    }
 }
 
 /// Where a disk was found.
@@ -410,16 +425,12 @@ impl Standing {
 fn next_list(list: &MemberList, disks: &DiskSet, places: &[Standing]) -> MemberList {
     let mut next = list.clone();
     for member in next.disks.iter_mut().filter(|member| member.state != MemberState::Removed) {
-        let handle = disks.get(member.disk);
-        member.state = match (&handle, member.state) {
+        member.state = match (disks.get(member.disk), member.state) {
             (_, MemberState::Draining) => MemberState::Draining,
             (Some(_), _) => MemberState::Healthy,
             (None, MemberState::Out) => MemberState::Out,
             (None, _) => MemberState::Down,
         };
-        if let Some(handle) = handle {
-            member.path = handle.disk.label();
-        }
         if let Some(place) = places.iter().find(|place| place.disk == member.disk) {
             member.device = place.device.unwrap_or(member.device);
             member.labels = std::mem::take(&mut member.labels).with_place(&place.labels);

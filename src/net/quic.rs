@@ -23,7 +23,7 @@ use std::time::Duration;
 pub mod link;
 pub mod listener;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// A connection on which nothing comes is dead.
 const IDLE: Duration = Duration::from_secs(6);

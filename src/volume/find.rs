@@ -46,6 +46,7 @@ pub(super) async fn disks(
     let deadline = Instant::now() + Duration::from_secs(u64::from(config.limits.disk_wait_s));
     let mut found: Vec<Found> = Vec::new();
     loop {
+        learn_nodes(config, world, newest(&found))?;
         let mut late = Vec::new();
         for path in places(config, &found) {
             let configured = config.disks.contains(&path);
@@ -87,6 +88,14 @@ pub(super) async fn disks(
         present.push(PresentDisk { disk: open.disk, queue, superblock, device });
     }
     Ok((present, remotes))
+}
+
+/// Has the world know the nodes that the disks know of. Where the configuration says another address, that one counts: it is
+/// how the first disks were found.
+fn learn_nodes(config: &Config, world: &World, members: Option<&MemberList>) -> Result<()> {
+    let (Some(nodes), Some(members)) = (&world.nodes, members) else { return Ok(()) };
+    let new = members.nodes.iter().filter(|(name, _address)| !config.peer.contains_key(*name));
+    new.into_iter().try_for_each(|(name, address)| nodes.learn(name, address))
 }
 
 /// The member list of the newest superblock.

@@ -81,6 +81,7 @@ pub async fn format_in(request: FormatRequest, world: &World) -> Result<Formatte
         uid: request.uid,
         gid: request.gid,
         time: request.time,
+        nodes: config.addresses(),
     };
     let made = recover::format(with_queues, new).await;
     held.iter().for_each(|disk| disk.release());

@@ -134,6 +134,34 @@ pub struct DiskStatus {
     pub labels: Labels,
 }
 
+/// A node that the volume knows.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its name, which its certificate has.
+    pub name: String,
+    /// Where it is: `host:port`.
+    pub address: String,
+    /// Whether it answers.
+    pub reachable: bool,
+    /// Why not, unless it does.
+    pub reason: Option<String>,
+    /// Disks of the volume that it serves, or has to.
+    pub disks: Vec<DiskStatus>,
+    /// Directories that it serves and that are no disk, as `disk add` takes them.
+    pub spare: Vec<String>,
+}
+
+/// A node of which somebody has said where it is.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct AddedNode {
+    /// The node.
+    pub node: NodeStatus,
+    /// Where it was before, if the volume knew it elsewhere.
+    pub before: Option<String>,
+    /// Where the configuration says that it is, if that is elsewhere: this counts at the next mount.
+    pub configured: Option<String>,
+}
+
 /// Positions of the log.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LogStatus {

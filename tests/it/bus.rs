@@ -129,7 +129,7 @@ impl Bus {
             let disk = Arc::new(RemoteDisk::open(way.clone(), path)?);
             Ok(OpenDisk { disk, remote: Some(Arc::new(RemotePeers::new(way))) })
         };
-        (World { opener: Arc::new(opener), inline: true }, mount)
+        (World { opener: Arc::new(opener), inline: true, nodes: None }, mount)
     }
 
     /// From now on this happens to the messages between `mount` and `node`.

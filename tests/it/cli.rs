@@ -180,6 +180,9 @@ fn commands_without_a_mount_say_so() {
         bench.refuses(line, "not mounted");
     }
     bench.refuses("what-if --lose disk:1 lab.toml", "not mounted");
+    bench.refuses("node list lab.toml", "not mounted");
+    bench.refuses("node add lab.toml beta=10.0.0.3:7440", "not mounted");
+    bench.refuses("node add lab.toml beta", "say NODE=HOST:PORT");
     bench.refuses("disk label d0 --zone a", "no single mounted volume has a disk");
     for line in ["info d3", "class get d3", "class set d3 replica:2", "sync d3", "status d3"] {
         bench.refuses(line, "is not inside an ironfs mount");

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 mod faults;
 mod fence;
 mod grow;
+mod join;
 mod loss;
 mod trust;
 mod wires;

@@ -96,7 +96,7 @@ impl Rig {
                 index.ok_or_else(|| Error::refused(format!("{}: no such disk", path.display())))?;
             Ok(OpenDisk::from(machine.disk(index)))
         };
-        World { opener: Arc::new(opener), inline: true }
+        World { opener: Arc::new(opener), inline: true, nodes: None }
     }
 
     fn clock(&self) -> Clock {

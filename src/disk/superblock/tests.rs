@@ -34,8 +34,24 @@ fn example(sequence: u64) -> Superblock {
             log: vec![start(1, 100), start(2, 0)],
             previous_log: vec![start(9, 3)],
             tolerance: 2,
+            nodes: BTreeMap::new(),
         },
     }
+}
+
+/// The example with nodes.
+fn with_nodes(sequence: u64, nodes: &[(&str, &str)]) -> Superblock {
+    let mut superblock = example(sequence);
+    let node = |(name, address): &(&str, &str)| ((*name).to_owned(), (*address).to_owned());
+    superblock.members.nodes = nodes.iter().map(node).collect();
+    superblock
+}
+
+/// Puts the sum of a slot right.
+fn seal(slot: &mut [u8]) {
+    slot[SUM_OFFSET..BODY_OFFSET].fill(0);
+    let sum = xxh3(slot);
+    slot[SUM_OFFSET..BODY_OFFSET].copy_from_slice(&sum.to_le_bytes());
 }
 
 fn disk() -> (tempfile::TempDir, LocalDisk) {
@@ -61,6 +77,22 @@ fn the_bytes_never_change() {
     assert_eq!(&slot[24..48], b"\x03\x00\x00\x00\x00\x00\x00\x000123456789abcdef");
     assert_eq!(hex, "3377e1a0fee8f4e2");
     assert_eq!(Superblock::decode(&slot), Ok(example(3)));
+}
+
+const NODES: [(&str, &str); 2] = [("alpha", "10.0.0.2:7440"), ("beta", "[fd00::3]:7441")];
+
+#[test]
+fn the_bytes_with_nodes_never_change() {
+    let slot = with_nodes(3, &NODES).encode().unwrap();
+    let hash = crate::sum::blake3(&slot);
+    let hex: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(&slot[..16], b"IRONFSSB\x02\0\0\0\x24\x01\0\0");
+    let nodes =
+        b"\x02\0\0\0\x05\0\0\0alpha\x0d\0\0\x0010.0.0.2:7440\x04\0\0\0beta\x0e\0\0\0[fd00::3]:7441";
+    let (start, end) = (BODY_OFFSET + 0xec, BODY_OFFSET + 0x124);
+    assert_eq!(&slot[start..end], nodes);
+    assert_eq!(hex, "ab7620233128991e");
+    assert_eq!(Superblock::decode(&slot), Ok(with_nodes(3, &NODES)));
 }
 
 #[test]
@@ -126,12 +158,10 @@ fn a_cut_file_is_corrupt_and_never_panics() {
 #[test]
 fn a_newer_format_is_refused() {
     let mut slot = example(1).encode().unwrap();
-    slot[8] = 2;
+    slot[8] = 3;
     assert_eq!(Superblock::decode(&slot), Err(FormatError::Sum));
-    slot[SUM_OFFSET..BODY_OFFSET].fill(0);
-    let sum = xxh3(&slot);
-    slot[SUM_OFFSET..BODY_OFFSET].copy_from_slice(&sum.to_le_bytes());
-    assert_eq!(Superblock::decode(&slot), Err(FormatError::Newer { known: 1, found: 2 }));
+    seal(&mut slot);
+    assert_eq!(Superblock::decode(&slot), Err(FormatError::Newer { known: 2, found: 3 }));
     let (_dir, disk) = disk();
     create(&disk, &example(1)).unwrap();
     disk.open(SUPERBLOCK_FILE, OpenMode::Write).unwrap().write(0, &slot).unwrap();
@@ -163,6 +193,99 @@ fn as_many_disks_as_a_volume_may_have_fit() {
     assert_eq!(Superblock::decode(&slot), Ok(superblock.clone()));
     superblock.members.disks.push(member);
     assert_eq!(superblock.encode().unwrap_err().kind(), ErrorKind::Refused);
+    // They leave room for few nodes.
+    superblock.members.disks.pop();
+    let node = |number: usize| (format!("n{number}"), format!("rack{number}.example.org:7440"));
+    superblock.members.nodes = (0..10).map(node).collect();
+    assert_eq!(Superblock::decode(&superblock.encode().unwrap()), Ok(superblock.clone()));
+    superblock.members.nodes = (0..100).map(node).collect();
+    let error = superblock.encode().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(error.to_string().contains("and 100 nodes do not fit"), "{error}");
+}
+
+#[test]
+fn as_many_nodes_as_a_volume_may_have_fit() {
+    let node = |number: usize| {
+        let name = format!("{number:0>width$}", width = HOLDER_BYTES_MAX);
+        (name, format!("{}:65535", "h".repeat(ADDRESS_BYTES_MAX - 6)))
+    };
+    let mut superblock = example(1);
+    superblock.members.nodes = (0..NODES_MAX).map(node).collect();
+    let slot = superblock.encode().unwrap();
+    assert_eq!(Superblock::decode(&slot), Ok(superblock.clone()));
+    superblock.members.nodes.extend([node(NODES_MAX)]);
+    let error = superblock.encode().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(error.to_string().contains("129 nodes are too many"), "{error}");
+}
+
+#[test]
+fn nodes_that_are_cut_off_or_followed_by_more_are_refused() {
+    let slot = with_nodes(1, &NODES).encode().unwrap();
+    let with_length = |body_bytes: u32| {
+        let mut slot = slot.clone();
+        slot[12..16].copy_from_slice(&body_bytes.to_le_bytes());
+        seal(&mut slot);
+        Superblock::decode(&slot)
+    };
+    assert_eq!(with_length(0x124), Ok(with_nodes(1, &NODES)));
+    for body_bytes in 0..0x124 {
+        assert!(with_length(body_bytes).is_err(), "{body_bytes}");
+    }
+    assert_eq!(with_length(0x125), Err(FormatError::Trailing));
+    assert_eq!(with_length(u32::MAX), Err(FormatError::Short));
+    // The first version ends before them.
+    let mut older = slot.clone();
+    older[8] = 1;
+    seal(&mut older);
+    assert_eq!(Superblock::decode(&older), Err(FormatError::Trailing));
+}
+
+#[test]
+fn nodes_are_within_their_limits() {
+    let check = |nodes: &[(&str, &str)], field: &'static str| {
+        let mut writer = Writer::new();
+        writer.count(nodes.len());
+        for (name, address) in nodes {
+            writer.bytes(name.as_bytes());
+            writer.bytes(address.as_bytes());
+        }
+        let found = decode_nodes(&mut Reader::new(writer.as_slice()));
+        assert_eq!(found, Err(FormatError::Invalid(field)), "{nodes:?}");
+        if field != "order of nodes" {
+            let error = with_nodes(1, nodes).encode().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Refused, "{nodes:?}");
+        }
+    };
+    check(&[("", "a:1")], "node");
+    check(&[("A", "a:1")], "node");
+    let (long_name, long_host) = ("n".repeat(HOLDER_BYTES_MAX + 1), "h".repeat(258));
+    check(&[(long_name.as_str(), "a:1")], "node");
+    let long_address = format!("{long_host}:1");
+    for address in ["", "a", ":1", "a:0", "a:65536", "a b:1", "a\n:1", &long_address] {
+        check(&[("n", address)], "address of a node");
+    }
+    check(&[("b", "a:1"), ("a", "a:1")], "order of nodes");
+    check(&[("a", "a:1"), ("a", "a:2")], "order of nodes");
+    let decode = |bytes: &[u8]| decode_nodes(&mut Reader::new(bytes));
+    assert_eq!(decode(b"\0\0\0\0"), Ok(BTreeMap::new()));
+    assert_eq!(decode(b"\x02\0\0\0\0\0\0\0"), Err(FormatError::Invalid("nodes")));
+    assert_eq!(
+        decode(&[&[129, 0, 0, 0][..], &[0; 2000]].concat()),
+        Err(FormatError::Invalid("nodes"))
+    );
+    assert_eq!(decode(b"\x01\0\0\0\x01\0\0\0\xff\x03\0\0\0a:1"), Err(FormatError::Invalid("node")));
+}
+
+#[test]
+fn a_disk_at_a_node_is_within_the_reach_of_others() {
+    let mut members = with_nodes(1, &NODES).members;
+    assert!(!members.is_shared(), "no disk is there");
+    members.disks[1].path = "beta:/srv/d0".into();
+    assert!(members.is_shared(), "it is down");
+    members.disks[1].state = MemberState::Removed;
+    assert!(!members.is_shared());
 }
 
 #[test]
@@ -206,11 +329,10 @@ proptest! {
         // The body decoder behind a sum that fits: random bytes, padded to a slot.
         let mut body = Reader::new(&bytes);
         drop(Superblock::decode_body(&mut body));
+        drop(decode_nodes(&mut Reader::new(&bytes)));
         let mut slot = example(1).encode().unwrap();
         slot[BODY_OFFSET..BODY_OFFSET + bytes.len()].copy_from_slice(&bytes);
-        slot[SUM_OFFSET..BODY_OFFSET].fill(0);
-        let sum = xxh3(&slot);
-        slot[SUM_OFFSET..BODY_OFFSET].copy_from_slice(&sum.to_le_bytes());
+        seal(&mut slot);
         drop(Superblock::decode(&slot));
     }
 

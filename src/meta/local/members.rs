@@ -13,6 +13,7 @@ use crate::meta::log::record::Batch;
 use crate::meta::log::{Chain, LogDisk, LogWriter, SILENT, forget, remove_chains};
 use crate::types::{DiskId, Epoch};
 use futures_util::future::join_all;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -119,10 +120,28 @@ impl Shared {
             return Ok(());
         }
         member.labels = labels;
-        // Too many labels would not fit: found out before any disk is written.
-        let (volume, name) = (self.volume, self.name.clone());
-        Superblock { volume, name, disk, sequence: 0, members: list.clone() }.encode()?;
+        self.check_size(&list)?;
         self.change(&mut side, list).await
+    }
+
+    /// Records where nodes are; those of which nothing is told stay where they are.
+    pub(super) async fn set_addresses(&self, addresses: BTreeMap<String, String>) -> Result<()> {
+        let mut side = self.side.lock().await;
+        self.check_running()?;
+        let mut list = self.members.borrow().clone();
+        let before = list.nodes.clone();
+        list.nodes.extend(addresses);
+        if list.nodes == before {
+            return Ok(());
+        }
+        self.check_size(&list)?;
+        self.change(&mut side, list).await
+    }
+
+    /// Too much would not fit into a superblock: found out before any disk is written.
+    fn check_size(&self, list: &MemberList) -> Result<()> {
+        let (volume, name, members) = (self.volume, self.name.clone(), list.clone());
+        Superblock { volume, name, disk: DiskId(0), sequence: 0, members }.encode().map(drop)
     }
 
     /// Puts a list in force that has one more disk, which is empty: its superblock first, so that it is one of the
@@ -225,7 +244,7 @@ impl Shared {
     /// Disks that must take a list if other machines may reach them: any two such sets share one, which shows the list to
     /// a mount that comes, or turns this one away.
     pub(super) fn majority(&self, list: &MemberList) -> usize {
-        if !self.options.shared {
+        if !self.options.shared && !list.is_shared() {
             return 0;
         }
         let all = list.disks.iter().filter(|member| member.state.is_expected()).count();

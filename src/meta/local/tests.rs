@@ -9,6 +9,7 @@ use crate::error::Posix;
 use crate::meta::command::NewNode;
 use crate::meta::recover::{NewVolume, OpenOptions, Opened, PresentDisk, format, open};
 use crate::types::{FileKind, Ino, ROOT_INO, Timestamp, VolumeId};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -27,7 +28,8 @@ async fn formatted() -> (tempfile::TempDir, Opened) {
     let root = tempfile::tempdir().unwrap();
     let class = Class::new("2+1".parse().unwrap());
     let (volume, name) = (VolumeId([4; 16]), String::from("threads"));
-    let new = NewVolume { volume, name, class, uid: 0, gid: 0, time: Timestamp::default() };
+    let (time, nodes) = (Timestamp::default(), BTreeMap::new());
+    let new = NewVolume { volume, name, class, uid: 0, gid: 0, time, nodes };
     let plain =
         disks(root.path()).into_iter().map(|(disk, queue)| (disk, queue, Labels::default()));
     format(plain.collect(), new).await.unwrap();
@@ -91,6 +93,44 @@ async fn many_proposers_share_rounds_on_real_disks() {
     assert!(opened.clean);
     assert_eq!(opened.log.view().unwrap().totals().unwrap().inodes, totals.inodes);
     assert_eq!(opened.log.applied(), applied.advance(1), "the start of this mount");
+}
+
+#[tokio::test]
+async fn where_nodes_are_outlives_the_mount() {
+    let (root, opened) = formatted().await;
+    let log = opened.log.clone();
+    let told = |nodes: &[(&str, &str)]| -> BTreeMap<String, String> {
+        let node = |(name, address): &(&str, &str)| ((*name).to_owned(), (*address).to_owned());
+        nodes.iter().map(node).collect()
+    };
+    let epoch = log.epoch();
+    log.set_addresses(told(&[("a", "10.0.0.1:1"), ("b", "10.0.0.2:1")])).await.unwrap();
+    log.set_addresses(told(&[("b", "10.0.0.2:1")])).await.unwrap();
+    assert_eq!(log.epoch(), epoch.next(), "what is known makes no list");
+    log.set_addresses(told(&[("b", "10.0.0.3:1")])).await.unwrap();
+    let many = (0..200).map(|number| (format!("n{number}"), String::from("10.0.0.4:1"))).collect();
+    for bad in [many, told(&[("c", "nowhere")]), told(&[("C", "10.0.0.4:1")])] {
+        let error = log.set_addresses(bad).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    }
+    let expected = told(&[("a", "10.0.0.1:1"), ("b", "10.0.0.3:1")]);
+    for (disk, _queue) in disks(root.path()) {
+        let found = superblock::read(&*disk).unwrap().unwrap().members;
+        assert_eq!((&found.nodes, found.epoch), (&expected, epoch.next().next()));
+    }
+    log.shutdown().await.unwrap();
+    drop((log, opened));
+    assert_eq!(mount(root.path()).await.log.members().nodes, expected);
+}
+
+/// From the moment that a disk is where other machines reach it too.
+#[tokio::test]
+async fn a_disk_at_a_node_makes_the_majority_count() {
+    let (_root, opened) = formatted().await;
+    let mut list = opened.log.members();
+    assert_eq!(opened.log.shared.majority(&list), 0);
+    list.disks[2].path = "beta:/srv/d0".into();
+    assert_eq!(opened.log.shared.majority(&list), 3);
 }
 
 /// Another mount has taken the volume, say: there is nothing to wait for any more.

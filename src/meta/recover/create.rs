@@ -58,6 +58,7 @@ pub async fn format(disks: Vec<(Arc<dyn Disk>, DiskQueue, Labels)>, new: NewVolu
         log: log.collect(),
         previous_log: Vec::new(),
         tolerance,
+        nodes: new.nodes.clone(),
     };
     for handle in &handles {
         let (disk, id, members) = (handle.disk.clone(), handle.id, list.clone());

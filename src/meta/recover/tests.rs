@@ -10,6 +10,7 @@ use crate::meta::Log;
 use crate::meta::client::Views;
 use crate::meta::command::{Command, NewNode};
 use crate::types::{ClassId, DiskId, FileKind, Ino, ROOT_INO, Timestamp, VolumeId};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -31,7 +32,8 @@ const OPTIONS: OpenOptions = OpenOptions {
 fn new_volume(scheme: &str) -> NewVolume {
     let class = Class::new(scheme.parse().unwrap());
     let name = String::from("test");
-    NewVolume { volume: VOLUME, name, class, uid: 0, gid: 0, time: Timestamp::default() }
+    let (time, nodes) = (Timestamp::default(), BTreeMap::new());
+    NewVolume { volume: VOLUME, name, class, uid: 0, gid: 0, time, nodes }
 }
 
 /// Formatted, mounted once and closed, and all of it durable.

@@ -1,10 +1,11 @@
 //! The end that asks: the way to one node, connected when it is needed, and again after a break. Knows no disk.
 
 use super::{
-    HANDSHAKE, Unsent, broken, endpoint_config, receive_end, receive_header, receive_rest, socket,
-    transport, urgency,
+    GIVEN_UP, HANDSHAKE, Unsent, broken, endpoint_config, peer_of, receive_end, receive_header,
+    receive_rest, socket, transport, urgency,
 };
 use crate::error::{Error, ErrorKind, Result};
+use crate::net::authority::Role;
 use crate::net::tls::Identity;
 use crate::net::wire::{Answer, Order};
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -138,6 +139,11 @@ impl Link {
     /// Name of the node.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where it leads: `host:port`.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// Sends a request and waits for the answer; the caller sets the limit of time. May be cancelled.
@@ -292,7 +298,10 @@ impl Link {
             });
             match connecting {
                 Ok(connecting) => match connecting.await {
-                    Ok(connection) => return Ok(connection),
+                    Ok(connection) => match check_role(&connection) {
+                        Ok(()) => return Ok(connection),
+                        Err(error) => last = error,
+                    },
                     Err(error) => last = refusal(&error),
                 },
                 Err(error) => last = error,
@@ -315,6 +324,17 @@ async fn receive_answer(answers: &mut RecvStream, id: u64) -> Result<Answer> {
     }
     let (body, payload) = receive_rest(answers, &header).await?;
     Ok(Answer::unpack(&header, &body, payload)?)
+}
+
+/// Only nodes serve disks: others may have the name of one, and the same authority. TLS has looked at both.
+fn check_role(connection: &Connection) -> Result<()> {
+    let peer = peer_of(connection)?;
+    if peer.role == Role::Node {
+        return Ok(());
+    }
+    let context = format!("its certificate says {peer}, and only a node serves disks");
+    connection.close(GIVEN_UP, context.as_bytes());
+    Err(Error::refused(context))
 }
 
 /// Why there is no connection: a peer that turns this one away, or that is not who it should be, will do so again.

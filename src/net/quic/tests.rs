@@ -29,13 +29,13 @@ fn now() -> i64 {
 const YEAR: i64 = 365 * 86_400;
 const MOUNT: MountId = MountId(5);
 
-struct Authority {
+pub(crate) struct Authority {
     issued: Issued,
     next: AtomicU64,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let issued = authority::create("test", [9; SERIAL_BYTES], now() - YEAR).unwrap();
         Self { issued, next: AtomicU64::new(1) }
     }
@@ -58,7 +58,7 @@ impl Authority {
         })
     }
 
-    fn holder(&self, holder: &str, role: Role) -> Identity {
+    pub(crate) fn holder(&self, holder: &str, role: Role) -> Identity {
         self.identity(&self.issue(holder, role, -60..YEAR).0, None).unwrap()
     }
 }
@@ -131,7 +131,7 @@ impl Service for Echo {
     }
 }
 
-struct Node {
+pub(crate) struct Node {
     listener: Arc<Listener>,
     echo: Echo,
     stop: CancellationToken,
@@ -139,7 +139,7 @@ struct Node {
 }
 
 impl Node {
-    fn start(identity: Identity) -> Self {
+    pub(crate) fn start(identity: Identity) -> Self {
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), identity).unwrap();
         let (listener, echo) = (Arc::new(listener), Echo::default());
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -148,7 +148,7 @@ impl Node {
         Self { listener, echo, stop, tasks }
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.listener.address().unwrap()
     }
 
@@ -161,7 +161,7 @@ impl Node {
         self.echo.callers.lock().unwrap().len()
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
@@ -290,6 +290,11 @@ async fn strangers_get_nothing() {
     // The node is another one than was wanted.
     assert_eq!(kind(&node.link("beta", &good)).await, Some(ErrorKind::Refused));
     assert_eq!(node.callers(), 0, "nothing of these was served");
+    // A name of a node and its authority do not make a node of a client.
+    let client = Node::start(authority.holder("alpha", Role::Client));
+    assert_eq!(kind(&client.link("alpha", &good)).await, Some(ErrorKind::Refused));
+    assert_eq!(client.callers(), 0, "it was asked for nothing");
+    client.end().await;
     assert_eq!(kind(&node.link("alpha", &good)).await, None);
     node.end().await;
 }

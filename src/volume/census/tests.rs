@@ -20,7 +20,7 @@ async fn volume() -> Arc<Volume> {
         let number = name.parse().map_err(|_other| Error::internal("another directory"))?;
         Ok(OpenDisk::from(machine.disk(number)))
     };
-    let world = World { opener: Arc::new(opener), inline: true };
+    let world = World { opener: Arc::new(opener), inline: true, nodes: None };
     let config = Config::new("census", ["/0", "/1", "/2"].map(PathBuf::from).to_vec());
     let request = FormatRequest {
         config: config.clone(),

@@ -24,6 +24,7 @@ use ironfs::types::{
     ChunkIndex, ClassId, DiskId, Epoch, FileKind, Incarnation, Ino, LogPosition, ROOT_INO,
     SegmentAddress, SegmentIndex, ShardIndex, SlotIndex, StripeId, Timestamp, Version, VolumeId,
 };
+use std::collections::BTreeMap;
 
 const VOLUME: VolumeId = VolumeId([7; 16]);
 
@@ -94,6 +95,8 @@ fn superblocks() -> Vec<Vec<u8>> {
         labels: Labels::parse("zone=a,tag=smr").expect("labels"),
     };
     let log = LogMember { disk: DiskId(1), start: LogPosition(5) };
+    let node = |(name, address): (&str, &str)| (name.to_owned(), address.to_owned());
+    let nodes = [("alpha", "10.0.0.2:7440"), ("beta", "[fd00::3]:7441")].map(node);
     let disks = vec![member(1, MemberState::Healthy), member(2, MemberState::Draining)];
     let members = MemberList {
         epoch: Epoch(4),
@@ -102,13 +105,18 @@ fn superblocks() -> Vec<Vec<u8>> {
         log: vec![log],
         previous_log: vec![log],
         tolerance: 1,
+        nodes: BTreeMap::new(),
     };
-    let superblock =
-        Superblock { volume: VOLUME, name: "media".into(), disk: DiskId(1), sequence: 8, members };
-    let mut slot = superblock.encode().expect("it fits");
-    let used = slot.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
-    slot.truncate(used);
-    vec![slot]
+    let with_nodes = MemberList { nodes: nodes.into(), ..members.clone() };
+    let slot = |members: MemberList| {
+        let (name, disk) = (String::from("media"), DiskId(1));
+        let superblock = Superblock { volume: VOLUME, name, disk, sequence: 8, members };
+        let mut slot = superblock.encode().expect("it fits");
+        let used = slot.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+        slot.truncate(used);
+        slot
+    };
+    vec![slot(members), slot(with_nodes)]
 }
 
 fn shard_header() -> ShardHeader {
@@ -331,6 +339,7 @@ fn bodies() -> Vec<Vec<u8>> {
         r#"{"new":"/srv/d9","allow_same_device":true}"#,
         r#"{"disk":"3"}"#,
         r#"{"disk":"3","zone":"z","rack":null,"node":null,"tags":["smr"]}"#,
+        r#"{"node":"beta","address":"10.0.0.3:7440"}"#,
         r#"{"lose":["disk:3","zone:z"],"limit":10}"#,
     ];
     let with_kind = |(kind, body): (u8, &str)| [&[kind], body.as_bytes()].concat();

@@ -1,6 +1,6 @@
 //! What people and programs say: on the command line, in the configuration, as attributes and over the admin socket.
 
-use ironfs::admin::{AddDisk, NamedDisk, Pause, PauseJob, RepairStripe, ReplaceDisk};
+use ironfs::admin::{AddDisk, AddNode, NamedDisk, Pause, PauseJob, RepairStripe, ReplaceDisk};
 use ironfs::class::Class;
 use ironfs::config::Config;
 use ironfs::config::labels::Labels;
@@ -66,7 +66,7 @@ pub(super) fn acl(data: &[u8]) -> bool {
 /// The first byte says which body it is.
 pub(super) fn admin(data: &[u8]) -> bool {
     let Some((kind, body)) = data.split_first() else { return false };
-    match kind % 8 {
+    match kind % 9 {
         0 => same::<RepairStripe>(body),
         1 => same::<Pause>(body),
         2 => same::<PauseJob>(body),
@@ -74,6 +74,7 @@ pub(super) fn admin(data: &[u8]) -> bool {
         4 => same::<AddDisk>(body),
         5 => same::<NamedDisk>(body),
         6 => same::<LabelChange>(body),
+        7 => same::<AddNode>(body),
         _ => same::<WhatIf>(body),
     }
 }
