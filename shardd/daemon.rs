@@ -31,7 +31,7 @@ pub fn serve(config: &NodeConfig, ready: impl FnOnce(SocketAddr)) -> Result<()> 
 
 async fn serve_on(config: &NodeConfig, ready: impl FnOnce(SocketAddr)) -> Result<()> {
     config.validate()?;
-    let identity = identity::load(&config.identity)?;
+    let identity = Arc::new(identity::load(&config.identity)?);
     let server = Arc::new(Server::open(config).await?);
     let listener = Arc::new(Listener::bind(config.listen, identity)?);
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -71,7 +71,7 @@ async fn wait_for_end(config: &NodeConfig, listener: &Listener) -> Result<()> {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             _ = reload.recv() => {
-                let read = identity::load(&config.identity);
+                let read = identity::load(&config.identity).map(Arc::new);
                 match read.and_then(|identity| listener.set_identity(identity)) {
                     Ok(()) => tracing::info!("the identity was read anew"),
                     Err(error) => tracing::error!("the identity stays as it was: {error}"),

@@ -14,6 +14,8 @@ pub mod authority;
 pub mod disk;
 pub mod quic;
 pub mod remote;
+#[cfg(test)]
+mod testing;
 pub mod tls;
 pub mod way;
 pub mod wire;
