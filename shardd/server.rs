@@ -229,7 +229,7 @@ fn slot(
     Slot::new((number, path), directories.open.clone(), queue, limits)
 }
 
-/// What a role may ask for.
+/// What a role may ask for: another node reads shards, to make others of them, and no more.
 fn check_role(peer: &PeerIdentity, order: &Order) -> Result<()> {
     let looks = match order {
         Order::Disks => true,
@@ -237,15 +237,14 @@ fn check_role(peer: &PeerIdentity, order: &Order) -> Result<()> {
         Order::Shard(_) => false,
     };
     let reads = match order {
-        Order::Shard(request) => matches!(
-            request.operation,
-            Operation::Fetch(..) | Operation::Stat(_) | Operation::Verify(_)
-        ),
+        Order::Shard(request) => {
+            matches!(request.operation, Operation::Fetch(..) | Operation::Stat(_))
+        }
         Order::Disk { .. } | Order::Disks => false,
     };
     let may = match peer.role {
         Role::Client => true,
-        Role::Node => looks || reads,
+        Role::Node => reads,
         Role::Admin => looks,
     };
     if may {

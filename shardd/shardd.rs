@@ -5,3 +5,5 @@ pub mod daemon;
 pub mod lease;
 pub mod server;
 pub mod slot;
+#[cfg(test)]
+mod testing;
