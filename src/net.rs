@@ -3,15 +3,17 @@
 #![warn(missing_docs)]
 
 use crate::disk::{DiskEntry, DiskIdentity, OpenMode, Space};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::types::{DiskId, Epoch, NodeId, ShardIndex, StripeId};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use gather::Gather;
 use std::fmt::Debug;
 use std::ops::Range;
 
 pub mod authority;
 pub mod disk;
+pub mod gather;
 pub mod quic;
 pub mod remote;
 #[cfg(test)]
@@ -104,6 +106,9 @@ pub enum Operation {
     },
     /// Answers `Space`.
     Space,
+    /// As `Append` of the next rows, whose cells the node makes of what other nodes hold; the first ones begin the shard,
+    /// as `Begin` does. Answers `Done`, or `Lacking` if they could not be had.
+    Gather(Gather),
 }
 
 /// Parts in which directories are adopted: each is done within a fraction of a second, so that nothing waits for long.
@@ -155,6 +160,14 @@ pub enum Response {
     Keys(Vec<ShardKey>),
     /// Answer to `Space`.
     Space(Space),
+    /// Answer to `Gather`: a source could not be had, and nothing was done. Not an error, which would be one of the disk
+    /// that was asked.
+    Lacking {
+        /// Which of its sources.
+        index: ShardIndex,
+        /// Why not: `Unavailable` or `Refused` if its node could not be reached.
+        error: Error,
+    },
 }
 
 /// A file that a node holds open for a mount.
