@@ -14,6 +14,7 @@ use std::ops::Range;
 pub mod authority;
 pub mod disk;
 pub mod gather;
+pub mod neighbours;
 pub mod quic;
 pub mod remote;
 #[cfg(test)]

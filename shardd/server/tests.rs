@@ -1,14 +1,17 @@
-use super::{Server, check_role};
+use super::{Server, Surroundings, check_role};
 use crate::config::node::NodeConfig;
 use crate::disk::OpenMode;
-use crate::error::{ErrorKind, Result};
+use crate::erasure::Scheme;
+use crate::error::{Error, ErrorKind, Result};
 use crate::net::authority::Role;
+use crate::net::gather::{Gather, NodeAddress};
 use crate::net::wire::{Answer, Order};
 use crate::net::{
-    DiskCall, DiskReply, FileId, Operation, Priority, Request, Response, Seal, ShardHeader,
+    DiskCall, DiskReply, FileId, Operation, Peers, Priority, Request, Response, Seal, ShardHeader,
     ShardKey,
 };
 use crate::shardd::testing::{caller, kind, make_disk};
+use crate::sync::Arc;
 use crate::types::{ClassId, DiskId, Epoch, MountId, ShardIndex, StripeId};
 use bytes::Bytes;
 use std::path::Path;
@@ -18,7 +21,10 @@ const B: MountId = MountId(22);
 
 async fn server(directory: &Path) -> Server {
     let config = NodeConfig::new(vec![directory.to_path_buf()], directory.to_path_buf());
-    Server::open(&config).await.unwrap()
+    let nobody = |node: &NodeAddress| -> Result<Arc<dyn Peers>> {
+        Err(Error::unavailable(format!("there is no {node}")))
+    };
+    Server::open(&config, Surroundings::local(Arc::new(nobody))).await.unwrap()
 }
 
 async fn call(server: &Server, mount: MountId, call: DiskCall) -> Result<DiskReply> {
@@ -145,6 +151,8 @@ fn roles_bound_what_is_answered() {
         cell_bytes: 64,
         epoch: Epoch(1),
     };
+    let (scheme, columns, sources) = (Scheme::Replica(2), 0..64, Vec::new());
+    let gather = Gather { header, scheme, columns, sources };
     let seal = Seal { payload_bytes: 1, slot_table: Bytes::new() };
     let may = |role, order: &Order| check_role(&caller(role).peer, order).is_ok();
     for (order, node, admin) in [
@@ -166,6 +174,7 @@ fn roles_bound_what_is_answered() {
         (shard(Operation::List { after: None, limit: 1, seen: false }), false, false),
         (shard(Operation::Adopt { part: 0 }), false, false),
         (shard(Operation::Space), false, false),
+        (shard(Operation::Gather(gather)), false, false),
     ] {
         assert!(may(Role::Client, &order), "{order:?}");
         assert_eq!(may(Role::Node, &order), node, "{order:?}");

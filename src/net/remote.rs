@@ -89,10 +89,10 @@ impl Drop for Nodes {
 
 /// The way to a node over QUIC.
 #[derive(Debug)]
-struct QuicWay {
-    link: Arc<Link>,
+pub(super) struct QuicWay {
+    pub(super) link: Arc<Link>,
     /// Where connections live.
-    runtime: Handle,
+    pub(super) runtime: Handle,
 }
 
 impl Way for QuicWay {
