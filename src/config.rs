@@ -262,6 +262,11 @@ impl Config {
         self.disk.get(path).cloned().unwrap_or_default().validate()
     }
 
+    /// `host:port` of each node, by name.
+    pub fn addresses(&self) -> BTreeMap<String, String> {
+        self.peer.iter().map(|(name, peer)| (name.clone(), peer.host_and_port())).collect()
+    }
+
     /// The TOML text that `parse` reads back.
     pub fn to_text(&self) -> Result<String> {
         let body = toml::to_string(self)

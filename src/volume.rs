@@ -21,7 +21,7 @@ mod spaces;
 pub mod status;
 pub mod what_if;
 
-use crate::config::{Config, Limits, Peer, Place};
+use crate::config::{Config, Limits, Place};
 use crate::cpu::Cpu;
 use crate::disk::Disk;
 use crate::disk::local::LocalDisk;
@@ -123,9 +123,8 @@ impl World {
         let mut number = [0; 8];
         getrandom::fill(&mut number)
             .map_err(|error| Error::internal(format!("draw the number of the mount: {error}")))?;
-        let address = |(name, peer): (&String, &Peer)| (name.clone(), peer.host_and_port());
-        let addresses = config.peer.iter().map(address).collect();
-        let nodes = Nodes::start(identity, MountId(u64::from_le_bytes(number)), &addresses)?;
+        let mount = MountId(u64::from_le_bytes(number));
+        let nodes = Nodes::start(identity, mount, &config.addresses())?;
         let opener = move |path: &Path| match Place::of(path) {
             Place::Here(path) => open_here(path),
             Place::Node { node, path } => {
@@ -184,8 +183,7 @@ impl Volume {
         let peers = open_stores(&opened, remotes, limits, options.read_only).await;
 
         let (cpu, metrics) = (computations(limits, &world)?, Metrics::default());
-        let members =
-            SetMembers::new(opened.disks.clone(), opened.log.clone(), limits.reserve_percent);
+        let members = SetMembers::new(opened.disks.clone(), opened.log.clone(), config);
         let members = Arc::new(members);
         let net: Arc<dyn Peers> = peers.clone();
         let (reader, writer, found) = stripe_ends(&net, &cpu, members.clone(), &metrics);

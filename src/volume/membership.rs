@@ -7,6 +7,7 @@ use crate::disk::superblock::{Member, MemberList, MemberState};
 use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::meta::local::LocalLog;
 use crate::net::Priority;
+use crate::net::gather::NodeAddress;
 use crate::placement::{Candidate, Ring};
 use crate::stripe::layout::StripeRecord;
 use crate::stripe::reader::{Members, Presence};
@@ -28,17 +29,26 @@ pub(super) struct SetMembers {
     disks: Arc<DiskSet>,
     log: Arc<LocalLog>,
     reserve_percent: u32,
+    /// Where nodes are, by name.
+    addresses: BTreeMap<String, String>,
 }
 
 impl SetMembers {
-    pub(super) const fn new(disks: Arc<DiskSet>, log: Arc<LocalLog>, reserve_percent: u32) -> Self {
-        Self { disks, log, reserve_percent }
+    pub(super) fn new(disks: Arc<DiskSet>, log: Arc<LocalLog>, config: &Config) -> Self {
+        let reserve_percent = config.limits.reserve_percent;
+        Self { disks, log, reserve_percent, addresses: config.addresses() }
     }
 }
 
 impl Members for SetMembers {
     fn node(&self, disk: DiskId) -> Option<NodeId> {
         self.disks.get(disk).map(|_handle| HERE)
+    }
+
+    fn address(&self, disk: DiskId) -> Option<NodeAddress> {
+        let name = self.disks.get(disk)?.disk.labels().node;
+        let address = self.addresses.get(&name)?.clone();
+        Some(NodeAddress { name, address })
     }
 
     fn epoch(&self) -> Epoch {
