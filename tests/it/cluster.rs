@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 mod fence;
+mod gather;
 mod grow;
 mod loss;
 mod trust;
