@@ -181,8 +181,8 @@ impl Service for Memory {
 }
 
 async fn serve(directory: &Path) {
-    let listener =
-        Listener::bind("127.0.0.1:0".parse().unwrap(), identity(directory, "node")).unwrap();
+    let own = Arc::new(identity(directory, "node"));
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), own).unwrap();
     let mut config =
         ServerConfig::with_crypto(Arc::new(identity(directory, "node").server().unwrap()));
     config.transport_config(transport());

@@ -1,9 +1,11 @@
 //! The life of one node: open its directories, listen, serve, stop. Knows signals and where files are.
 
-use super::server::{Server, Shared};
+use super::server::{Server, Shared, Surroundings};
 use crate::config::node::NodeConfig;
 use crate::error::{Error, Result};
 use crate::identity;
+use crate::net::gather::NodeAddress;
+use crate::net::neighbours::Neighbours;
 use crate::net::quic::listener::Listener;
 use crate::process::{abort_on_panic, raise_open_files};
 use std::net::SocketAddr;
@@ -35,12 +37,17 @@ pub fn serve(config: &NodeConfig, ready: impl FnOnce(SocketAddr)) -> Result<()> 
 
 async fn serve_on(config: &NodeConfig, ready: impl FnOnce(SocketAddr)) -> Result<()> {
     config.validate()?;
-    let identity = identity::load(&config.identity)?;
-    let server = Arc::new(Server::open(config).await?);
+    let identity = Arc::new(identity::load(&config.identity)?);
+    let neighbours = Arc::new(Neighbours::open(identity.clone())?);
+    let reached = neighbours.clone();
+    let surroundings = Surroundings::local(Arc::new(move |node: &NodeAddress| reached.reach(node)));
+    let server = Arc::new(Server::open(config, surroundings).await?);
     let listener = Arc::new(Listener::bind(config.listen, identity)?);
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let (kept, keeping) = (server.clone(), stop.clone());
     tasks.spawn(async move { kept.keep(keeping).await });
+    let (links, keeping) = (neighbours.clone(), stop.clone());
+    tasks.spawn(async move { links.keep(keeping).await });
     let (listening, stopped, shared) = (listener.clone(), stop.clone(), Shared(server.clone()));
     let drain = Duration::from_secs(config.limits.drain_s.into());
     tasks.spawn(async move { listening.run(shared, stopped, drain).await });
@@ -53,7 +60,7 @@ async fn serve_on(config: &NodeConfig, ready: impl FnOnce(SocketAddr)) -> Result
         }
     }
     ready(listener.address()?);
-    wait_for_end(config, &listener).await?;
+    wait_for_end(config, &listener, &neighbours).await?;
     stop.cancel();
     tasks.close();
     tasks.wait().await;
@@ -62,7 +69,11 @@ async fn serve_on(config: &NodeConfig, ready: impl FnOnce(SocketAddr)) -> Result
 }
 
 /// Waits for SIGTERM or SIGINT; reads the identity anew at each SIGHUP.
-async fn wait_for_end(config: &NodeConfig, listener: &Listener) -> Result<()> {
+async fn wait_for_end(
+    config: &NodeConfig,
+    listener: &Listener,
+    neighbours: &Neighbours,
+) -> Result<()> {
     let listen = |kind, name: &str| {
         signal(kind).map_err(|error| Error::from_io(format!("listen for {name}"), error))
     };
@@ -75,8 +86,13 @@ async fn wait_for_end(config: &NodeConfig, listener: &Listener) -> Result<()> {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             _ = reload.recv() => {
-                let read = identity::load(&config.identity);
-                match read.and_then(|identity| listener.set_identity(identity)) {
+                let read = identity::load(&config.identity).map(Arc::new);
+                let taken = read.and_then(|identity| {
+                    listener.set_identity(identity.clone())?;
+                    neighbours.set_identity(identity);
+                    Ok(())
+                });
+                match taken {
                     Ok(()) => tracing::info!("the identity was read anew"),
                     Err(error) => tracing::error!("the identity stays as it was: {error}"),
                 }

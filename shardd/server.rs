@@ -1,5 +1,6 @@
 //! Answers the requests of peers: looks at their role, finds the slot, and hands over. Knows no connection.
 
+use super::gather::{Asker, FETCHED_BYTES_MAX, Reach};
 use super::slot::{OpenDirectory, Slot};
 use crate::config::node::{NodeConfig, NodeLimits};
 use crate::disk::Disk;
@@ -16,8 +17,10 @@ use crate::sync::Arc;
 use crate::types::{DiskId, MountId, VolumeId};
 use futures_util::future::{BoxFuture, join_all};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 #[cfg(test)]
@@ -29,46 +32,52 @@ const PROBE_PERIOD: Duration = Duration::from_millis(500);
 const SILENT: Duration = Duration::from_secs(5);
 const MIB: u64 = 1 << 20;
 
-/// Where the directories of a node come from, and how their work is run.
+/// Where the directories of a node come from, how their work is run, and how it reaches other nodes.
 #[expect(missing_debug_implementations, reason = "an opener has nothing to show")]
-pub struct Directories {
-    /// Opens one.
+pub struct Surroundings {
+    /// Opens a directory.
     pub open: OpenDirectory,
     /// Disks answer in the calling task: simulated ones.
     pub inline: bool,
+    /// Finds another node.
+    pub reach: Reach,
 }
 
-impl Directories {
-    /// Those of this machine.
-    pub fn local() -> Self {
+impl Surroundings {
+    /// The directories of this machine.
+    pub fn local(reach: Reach) -> Self {
         let open = |path: &Path| Ok(Arc::new(LocalDisk::open(path)?) as Arc<dyn Disk>);
-        Self { open: Arc::new(open), inline: false }
+        Self { open: Arc::new(open), inline: false, reach }
     }
 }
 
 /// The directories of a node.
-#[derive(Debug)]
 pub struct Server {
     slots: Vec<Arc<Slot>>,
     rack: String,
     zone: String,
     /// Held while empty directories are looked at.
     recognising: tokio::sync::Mutex<()>,
+    /// The way to other nodes.
+    pub(super) reach: Reach,
+    /// Bytes that may still be fetched from them at once.
+    pub(super) fetched: Semaphore,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("slots", &self.slots).finish_non_exhaustive()
+    }
 }
 
 impl Server {
     /// Opens the directories of `config`. One that is not there is served when it comes.
     ///
     /// Errors: `Refused` if one is in use, of a newer format, or the copy of another; or if they belong to several volumes.
-    pub async fn open(config: &NodeConfig) -> Result<Self> {
-        Self::open_in(config, &Directories::local()).await
-    }
-
-    /// As `open`, for directories that may be simulated.
-    pub async fn open_in(config: &NodeConfig, directories: &Directories) -> Result<Self> {
+    pub async fn open(config: &NodeConfig, surroundings: Surroundings) -> Result<Self> {
         let mut slots = Vec::with_capacity(config.disks.len());
         for (number, path) in (0..).zip(&config.disks) {
-            slots.push(Arc::new(slot((number, path.clone()), directories, &config.limits)?));
+            slots.push(Arc::new(slot((number, path.clone()), &surroundings, &config.limits)?));
         }
         for (slot, opened) in slots.iter().zip(join_all(slots.iter().map(|slot| slot.open())).await)
         {
@@ -83,8 +92,14 @@ impl Server {
                 Ok(()) => {}
             }
         }
-        let (rack, zone) = (config.rack.clone(), config.zone.clone());
-        let server = Self { slots, rack, zone, recognising: tokio::sync::Mutex::default() };
+        let server = Self {
+            slots,
+            rack: config.rack.clone(),
+            zone: config.zone.clone(),
+            recognising: tokio::sync::Mutex::default(),
+            reach: surroundings.reach,
+            fetched: Semaphore::new(FETCHED_BYTES_MAX),
+        };
         server.check_copies()?;
         Ok(server)
     }
@@ -176,8 +191,14 @@ impl Server {
             Order::Shard(request) => {
                 let Request { disk, epoch, priority, operation } = request;
                 let slot = self.slot_of(disk).await?;
-                let mount = (caller.peer.role == Role::Client).then_some(mount);
-                slot.shard((mount, epoch), priority, operation).await.map(Answer::Shard)
+                let reader = (caller.peer.role == Role::Client).then_some(mount);
+                let response = match operation {
+                    Operation::Gather(gather) => {
+                        self.gather(slot, Asker { mount, epoch, priority }, gather).await
+                    }
+                    operation => slot.shard((reader, epoch), priority, operation).await,
+                };
+                response.map(Answer::Shard)
             }
         }
     }
@@ -192,10 +213,15 @@ impl Server {
         Served { rack: self.rack.clone(), zone: self.zone.clone(), slots }
     }
 
+    /// The slot where a disk lies, if it is one of this node.
+    pub(super) fn slot_with(&self, disk: DiskId) -> Option<&Arc<Slot>> {
+        let is_it = |slot: &&Arc<Slot>| slot.disk().is_some_and(|(_volume, found)| found == disk);
+        self.slots.iter().find(is_it)
+    }
+
     /// The slot where a disk lies: an empty directory may have become it just now.
     async fn slot_of(&self, disk: DiskId) -> Result<&Arc<Slot>> {
-        let is_it = |slot: &&Arc<Slot>| slot.disk().is_some_and(|(_volume, found)| found == disk);
-        if let Some(slot) = self.slots.iter().find(is_it) {
+        if let Some(slot) = self.slot_with(disk) {
             return Ok(slot);
         }
         let _one = self.recognising.lock().await;
@@ -206,18 +232,18 @@ impl Server {
         }
         self.check_copies()?;
         let away = || Error::unavailable(format!("disk {disk} is not there"));
-        self.slots.iter().find(is_it).ok_or_else(away)
+        self.slot_with(disk).ok_or_else(away)
     }
 }
 
 fn slot(
     (number, path): (u32, PathBuf),
-    directories: &Directories,
+    surroundings: &Surroundings,
     limits: &NodeLimits,
 ) -> Result<Slot> {
     let threads = usize::try_from(limits.disk_threads).unwrap_or(1);
     let depth = usize::try_from(limits.disk_queue).unwrap_or(1);
-    let queue = if directories.inline {
+    let queue = if surroundings.inline {
         DiskQueue::inline()
     } else {
         DiskQueue::threads(&format!("slot-{number}"), threads, depth)?
@@ -226,10 +252,10 @@ fn slot(
         footer_bytes: u64::from(limits.footer_cache_mib) * MIB,
         open_files: usize::try_from(limits.open_shards).unwrap_or(usize::MAX),
     };
-    Slot::new((number, path), directories.open.clone(), queue, limits)
+    Slot::new((number, path), surroundings.open.clone(), queue, limits)
 }
 
-/// What a role may ask for.
+/// What a role may ask for: another node reads shards, to make others of them, and no more.
 fn check_role(peer: &PeerIdentity, order: &Order) -> Result<()> {
     let looks = match order {
         Order::Disks => true,
@@ -237,15 +263,14 @@ fn check_role(peer: &PeerIdentity, order: &Order) -> Result<()> {
         Order::Shard(_) => false,
     };
     let reads = match order {
-        Order::Shard(request) => matches!(
-            request.operation,
-            Operation::Fetch(..) | Operation::Stat(_) | Operation::Verify(_)
-        ),
+        Order::Shard(request) => {
+            matches!(request.operation, Operation::Fetch(..) | Operation::Stat(_))
+        }
         Order::Disk { .. } | Order::Disks => false,
     };
     let may = match peer.role {
         Role::Client => true,
-        Role::Node => looks || reads,
+        Role::Node => reads,
         Role::Admin => looks,
     };
     if may {

@@ -2,6 +2,9 @@
 //! what they mean is known to whoever mounts the volume.
 
 pub mod daemon;
+pub mod gather;
 pub mod lease;
 pub mod server;
 pub mod slot;
+#[cfg(test)]
+mod testing;

@@ -6,7 +6,7 @@ use crate::disk::queue::DiskQueue;
 use crate::disk::superblock::{self, SUPERBLOCK_FILE};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, ErrorKind, Result};
-use crate::net::{DiskCall, DiskReply, FileId, Operation, Priority, Response};
+use crate::net::{DiskCall, DiskReply, FileId, Operation, Priority, Response, ShardHeader};
 use crate::shard::serve::{changes, serve, serve_now};
 use crate::shard::store::{ShardStore, StoreLimits, has_directory};
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -237,16 +237,12 @@ impl Slot {
             Some(_) | None => None,
         };
         if let Some(mount) = mount {
-            let mut lease = self.lease();
-            lease.check(mount)?;
-            lease.renew(mount, Instant::now());
+            self.check_lease(mount)?;
         }
-        if change && epoch.get() < self.epoch.fetch_max(epoch.get(), Ordering::AcqRel) {
-            let context = format!("{}: the request goes by epoch {epoch}", self.path.display());
-            return Err(Error::new(ErrorKind::Fenced, context));
+        if change {
+            self.check_epoch(epoch)?;
         }
-        let gone = || Error::unavailable(format!("{}: no disk is there", self.path.display()));
-        let shards = self.served().shards.clone().ok_or_else(gone)?;
+        let shards = self.shards()?;
         if let Some(response) = serve_now(&shards.store, &operation, priority) {
             return Ok(response);
         }
@@ -258,6 +254,65 @@ impl Slot {
             drop(guard);
             done
         };
+        self.run(priority, work).await
+    }
+
+    /// Whether `mount`, by the member list of `epoch`, may change the shards of this disk: asked before work that takes
+    /// long, and that holds nothing up meanwhile.
+    pub fn may_change(&self, mount: MountId, epoch: Epoch) -> Result<()> {
+        self.check_lease(mount)?;
+        self.check_epoch(epoch)
+    }
+
+    /// Appends cells to a shard behind byte `at` of those that it has, or begins it with them, for a mount that must hold
+    /// the lease. `make` makes them, on a thread of the disk.
+    pub async fn grow(
+        &self,
+        (mount, epoch): (MountId, Epoch),
+        priority: Priority,
+        (header, at): (ShardHeader, u64),
+        make: impl FnOnce() -> Result<Vec<Bytes>> + Send + 'static,
+    ) -> Result<()> {
+        let guard = self.begin_change(mount).await?;
+        self.may_change(mount, epoch)?;
+        let shards = self.shards()?;
+        let work = move || {
+            let _still = guard;
+            let cells = make()?;
+            if at == 0 {
+                shards.store.begin(header)?;
+            }
+            shards.store.append_at(header.key, at, &cells)
+        };
+        self.run(priority, work).await
+    }
+
+    fn check_lease(&self, mount: MountId) -> Result<()> {
+        let mut lease = self.lease();
+        lease.check(mount)?;
+        lease.renew(mount, Instant::now());
+        Ok(())
+    }
+
+    /// Refuses an older member list than another that a mount has gone by.
+    fn check_epoch(&self, epoch: Epoch) -> Result<()> {
+        if epoch.get() < self.epoch.fetch_max(epoch.get(), Ordering::AcqRel) {
+            let context = format!("{}: the request goes by epoch {epoch}", self.path.display());
+            return Err(Error::new(ErrorKind::Fenced, context));
+        }
+        Ok(())
+    }
+
+    fn shards(&self) -> Result<Shards> {
+        let gone = || Error::unavailable(format!("{}: no disk is there", self.path.display()));
+        self.served().shards.clone().ok_or_else(gone)
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        priority: Priority,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         match priority {
             Priority::Sync | Priority::Read => self.queue.run(work).await,
             Priority::Background => self.queue.run_background(work).await,

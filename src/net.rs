@@ -9,14 +9,19 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use gather::Gather;
 use std::fmt::Debug;
 use std::ops::Range;
 use std::time::Duration;
 
 pub mod authority;
 pub mod disk;
+pub mod gather;
+pub mod neighbours;
 pub mod quic;
 pub mod remote;
+#[cfg(test)]
+mod testing;
 pub mod tls;
 pub mod way;
 pub mod wire;
@@ -105,6 +110,9 @@ pub enum Operation {
     },
     /// Answers `Space`.
     Space,
+    /// As `Append` of the next rows, whose cells the node makes of what other nodes hold; the first ones begin the shard,
+    /// as `Begin` does. Answers `Done`, or `Lacking` if they could not be had.
+    Gather(Gather),
 }
 
 /// Parts in which directories are adopted: each is done within a fraction of a second, so that nothing waits for long.
@@ -156,6 +164,14 @@ pub enum Response {
     Keys(Vec<ShardKey>),
     /// Answer to `Space`.
     Space(Space),
+    /// Answer to `Gather`: a source could not be had, and nothing was done. Not an error, which would be one of the disk
+    /// that was asked.
+    Lacking {
+        /// Which of its sources.
+        index: ShardIndex,
+        /// Why not: `Unavailable` or `Refused` if its node could not be reached.
+        error: Error,
+    },
 }
 
 /// A file that a node holds open for a mount.

@@ -188,8 +188,8 @@ impl Volume {
         let peers = open_stores(&opened, remotes, limits, options.read_only).await;
 
         let (cpu, metrics) = (computations(limits, &world)?, Metrics::default());
-        let members =
-            SetMembers::new(opened.disks.clone(), opened.log.clone(), limits.reserve_percent);
+        let (set, log, nodes) = (opened.disks.clone(), opened.log.clone(), world.nodes.clone());
+        let members = SetMembers::new(set, log, nodes, config);
         let members = Arc::new(members);
         let net: Arc<dyn Peers> = peers.clone();
         let (reader, writer, found) = stripe_ends(&net, &cpu, members.clone(), &metrics);

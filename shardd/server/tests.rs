@@ -1,14 +1,17 @@
-use super::{Server, check_role};
+use super::{Server, Surroundings, check_role};
 use crate::config::node::NodeConfig;
 use crate::disk::OpenMode;
-use crate::error::{ErrorKind, Result};
+use crate::erasure::Scheme;
+use crate::error::{Error, ErrorKind, Result};
 use crate::net::authority::Role;
-use crate::net::quic::listener::Caller;
-use crate::net::tls::PeerIdentity;
+use crate::net::gather::{Gather, NodeAddress};
 use crate::net::wire::{Answer, Order};
 use crate::net::{
-    DiskCall, DiskReply, FileId, Operation, Priority, Request, Response, ShardHeader, ShardKey,
+    DiskCall, DiskReply, FileId, Operation, Peers, Priority, Request, Response, Seal, ShardHeader,
+    ShardKey,
 };
+use crate::shardd::testing::{caller, kind, make_disk};
+use crate::sync::Arc;
 use crate::types::{ClassId, DiskId, Epoch, MountId, ShardIndex, StripeId};
 use bytes::Bytes;
 use std::path::Path;
@@ -16,14 +19,12 @@ use std::path::Path;
 const A: MountId = MountId(11);
 const B: MountId = MountId(22);
 
-fn caller(role: Role) -> Caller {
-    let peer = PeerIdentity { name: "somebody".to_owned(), role, serial: Vec::new() };
-    Caller { peer, address: "127.0.0.1:1".parse().unwrap() }
-}
-
 async fn server(directory: &Path) -> Server {
     let config = NodeConfig::new(vec![directory.to_path_buf()], directory.to_path_buf());
-    Server::open(&config).await.unwrap()
+    let nobody = |node: &NodeAddress| -> Result<Arc<dyn Peers>> {
+        Err(Error::unavailable(format!("there is no {node}")))
+    };
+    Server::open(&config, Surroundings::local(Arc::new(nobody))).await.unwrap()
 }
 
 async fn call(server: &Server, mount: MountId, call: DiskCall) -> Result<DiskReply> {
@@ -39,10 +40,6 @@ async fn lock(server: &Server, mount: MountId) -> Result<DiskReply> {
 
 fn open(name: &str, mode: OpenMode) -> DiskCall {
     DiskCall::Open { name: name.to_owned(), mode }
-}
-
-fn kind<T>(result: Result<T>) -> Option<ErrorKind> {
-    result.err().map(|error| error.kind())
 }
 
 async fn opened(server: &Server, mount: MountId, name: &str, mode: OpenMode) -> FileId {
@@ -111,7 +108,6 @@ async fn mounts_touch_only_what_is_theirs() {
 
 #[tokio::test]
 async fn an_empty_directory_becomes_a_disk() {
-    use crate::disk::superblock::{self, MemberList, Superblock};
     let directory = tempfile::tempdir().unwrap();
     let server = server(directory.path()).await;
     lock(&server, A).await.unwrap();
@@ -134,15 +130,7 @@ async fn an_empty_directory_becomes_a_disk() {
         }
     };
     assert_eq!(kind(begin(A).await), Some(ErrorKind::Unavailable), "there is no such disk");
-    let superblock = Superblock {
-        volume: crate::types::VolumeId([3; 16]),
-        name: "lab".to_owned(),
-        disk: DiskId(4),
-        sequence: 1,
-        members: MemberList { epoch: Epoch(1), ..MemberList::default() },
-    };
-    let disk = crate::disk::local::LocalDisk::open(directory.path()).unwrap();
-    superblock::create(&disk, &superblock).unwrap();
+    make_disk(directory.path(), DiskId(4));
     assert!(matches!(begin(A).await, Ok(Answer::Shard(Response::Done))));
     assert_eq!(kind(begin(B).await), Some(ErrorKind::Superseded));
 }
@@ -155,16 +143,38 @@ fn roles_bound_what_is_answered() {
         Order::Shard(Request { disk, epoch, priority, operation })
     };
     let key = ShardKey { stripe: StripeId(1), index: ShardIndex(0) };
+    let header = ShardHeader {
+        key,
+        class: ClassId(0),
+        data_shards: 1,
+        parity_shards: 1,
+        cell_bytes: 64,
+        epoch: Epoch(1),
+    };
+    let (scheme, columns, sources) = (Scheme::Replica(2), 0..64, Vec::new());
+    let gather = Gather { header, scheme, columns, sources };
+    let seal = Seal { payload_bytes: 1, slot_table: Bytes::new() };
     let may = |role, order: &Order| check_role(&caller(role).peer, order).is_ok();
     for (order, node, admin) in [
-        (Order::Disks, true, true),
-        (disk(DiskCall::Space), true, true),
+        (Order::Disks, false, true),
+        (disk(DiskCall::Space), false, true),
+        (disk(DiskCall::Identity), false, true),
         (disk(DiskCall::Lock { holder: String::new() }), false, false),
+        (disk(DiskCall::Unlock), false, false),
         (disk(open("superblock", OpenMode::Read)), false, false),
+        (disk(DiskCall::ListDir(String::new())), false, false),
         (shard(Operation::Stat(key)), true, false),
         (shard(Operation::Fetch(key, Vec::new())), true, false),
+        (shard(Operation::Verify(key)), false, false),
+        (shard(Operation::Begin(header)), false, false),
+        (shard(Operation::Append(key, Vec::new())), false, false),
+        (shard(Operation::Seal(key, seal)), false, false),
+        (shard(Operation::Abort(key)), false, false),
         (shard(Operation::Delete(key)), false, false),
+        (shard(Operation::List { after: None, limit: 1, seen: false }), false, false),
+        (shard(Operation::Adopt { part: 0 }), false, false),
         (shard(Operation::Space), false, false),
+        (shard(Operation::Gather(gather)), false, false),
     ] {
         assert!(may(Role::Client, &order), "{order:?}");
         assert_eq!(may(Role::Node, &order), node, "{order:?}");

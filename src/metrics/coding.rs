@@ -81,11 +81,18 @@ pub struct CodingMetrics {
     encode: ByCode,
     decode: ByCode,
     recoveries: [AtomicU64; Purpose::ALL.len()],
+    /// Bytes of shards that nodes made among themselves.
+    gathered: AtomicU64,
 }
 
 impl Default for CodingMetrics {
     fn default() -> Self {
-        Self { encode: ByCode::new(), decode: ByCode::new(), recoveries: Default::default() }
+        Self {
+            encode: ByCode::new(),
+            decode: ByCode::new(),
+            recoveries: Default::default(),
+            gathered: AtomicU64::new(0),
+        }
     }
 }
 
@@ -105,6 +112,11 @@ impl CodingMetrics {
         self.recoveries[purpose as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Nodes have made, or moved, so many bytes of shards among themselves.
+    pub fn gathered(&self, bytes: u64) {
+        self.gathered.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Shows a class from the beginning, also while nothing of it is coded: a rate needs a value to begin at.
     pub fn announce(&self, class: &Class) {
         drop((self.encode.of(class), self.decode.of(class)));
@@ -122,6 +134,11 @@ impl CodingMetrics {
             "How often cells that were lost were computed from those that are left.",
             ["purpose"],
             Purpose::ALL.iter().map(|(purpose, name)| ([*name], count(*purpose))),
+        );
+        page.counter(
+            "ironfs_gathered_bytes_total",
+            "Bytes of shards that nodes rebuilt or moved among themselves, past this machine.",
+            self.gathered.load(Ordering::Relaxed),
         );
     }
 }

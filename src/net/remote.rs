@@ -92,6 +92,11 @@ impl Nodes {
         links.iter().map(|(name, link)| (name.clone(), link.address().to_owned())).collect()
     }
 
+    /// Where `node` is, if it is known.
+    pub fn address(&self, node: &str) -> Option<String> {
+        self.link(node).map(|link| link.address().to_owned())
+    }
+
     /// What a node serves that is known. One that has just failed to answer is not asked again for a moment. May be
     /// cancelled.
     ///
@@ -154,10 +159,10 @@ impl Drop for Nodes {
 
 /// The way to a node over QUIC.
 #[derive(Debug)]
-struct QuicWay {
-    link: Arc<Link>,
+pub(super) struct QuicWay {
+    pub(super) link: Arc<Link>,
     /// Where connections live.
-    runtime: Handle,
+    pub(super) runtime: Handle,
 }
 
 impl Way for QuicWay {

@@ -25,7 +25,8 @@
 //! Pieces are sent and received without being copied. TLS below protects against others; the sums protect against memory
 //! and cards that err.
 //!
-//! Versions: 1 is the first. A peer that meets a newer one says so, with the newest that it knows.
+//! Versions: 1 is the first. A peer that meets a newer one says so, with the newest that it knows. Codes are added within a
+//! version: a peer that does not know one answers with an error.
 #![deny(clippy::indexing_slicing)]
 
 use super::{DiskCall, DiskReply, Operation, Request, Response, ShardHeader, ShardKey};

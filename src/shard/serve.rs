@@ -35,6 +35,11 @@ pub fn serve(store: &ShardStore, operation: Operation) -> Result<Response> {
         }
         Operation::Adopt { part } => store.adopt(part).map(|()| Response::Done),
         Operation::Space => store.space().map(Response::Space),
+        Operation::Gather(gather) => {
+            let key = gather.header.key;
+            let context = format!("gather shard {}.{}: only nodes do so", key.stripe, key.index);
+            Err(Error::refused(context))
+        }
     }
 }
 
@@ -66,7 +71,8 @@ pub const fn changes(operation: &Operation) -> bool {
         | Operation::Append(..)
         | Operation::Seal(..)
         | Operation::Abort(_)
-        | Operation::Delete(_) => true,
+        | Operation::Delete(_)
+        | Operation::Gather(_) => true,
         Operation::Fetch(..)
         | Operation::Stat(_)
         | Operation::Verify(_)
@@ -170,7 +176,13 @@ impl LocalPeers {
         let handle = self.disks.get(disk).ok_or_else(|| down(disk))?;
         if let Some(remote) = self.remote(disk) {
             let _paced = Paced::of(&handle, &request);
-            let result = handle.queue.times().follow(remote.call(NodeId::default(), request)).await;
+            // What is gathered is waited for elsewhere: it says nothing about this disk.
+            let gathers = matches!(request.operation, Operation::Gather(_));
+            let call = remote.call(NodeId::default(), request);
+            let result = match gathers {
+                true => call.await,
+                false => handle.queue.times().follow(call).await,
+            };
             if let Err(error) = &result {
                 self.disks.report(disk, error);
             }

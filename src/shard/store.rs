@@ -56,6 +56,17 @@ struct Unsealed {
     builder: FooterBuilder,
 }
 
+impl Unsealed {
+    fn append(&mut self, cells: &[Bytes]) -> Result<()> {
+        for cell in cells {
+            let offset = HEADER_BYTES + self.builder.cells_bytes();
+            self.file.write(offset, cell)?;
+            self.builder.append(cell);
+        }
+        Ok(())
+    }
+}
+
 /// The shards of one disk.
 #[derive(Debug)]
 pub struct ShardStore {
@@ -248,12 +259,21 @@ impl ShardStore {
     pub fn append(&self, key: ShardKey, cells: &[Bytes]) -> Result<()> {
         let unsealed = self.unsealed(key)?;
         let mut unsealed = locked(&unsealed);
-        for cell in cells {
-            let offset = HEADER_BYTES + unsealed.builder.cells_bytes();
-            unsealed.file.write(offset, cell)?;
-            unsealed.builder.append(cell);
+        unsealed.append(cells)
+    }
+
+    /// As `append`, for cells that were long under way: they must belong where the shard ends, at byte `at` of its cells.
+    ///
+    /// Error: `Internal` if it ends elsewhere, because it was begun anew meanwhile.
+    pub fn append_at(&self, key: ShardKey, at: u64, cells: &[Bytes]) -> Result<()> {
+        let unsealed = self.unsealed(key)?;
+        let mut unsealed = locked(&unsealed);
+        let end = unsealed.builder.cells_bytes();
+        if end != at {
+            let context = format!("disk {}: {} ends at {end}, not at {at}", self.id, name_of(key));
+            return Err(Error::internal(context));
         }
-        Ok(())
+        unsealed.append(cells)
     }
 
     /// Ends a shard; on return it is durable, its directories included. Answers the root of its cell hashes.

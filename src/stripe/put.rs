@@ -91,8 +91,17 @@ impl Channel {
 
     /// Takes back a shard in whatever state it is. What fails here stays as an orphan.
     pub(super) async fn discard(&self, key: ShardKey) {
+        self.clean([Operation::Abort(key), Operation::Delete(key)]).await;
+    }
+
+    /// Takes back a shard that may have been begun. If it was not, what is there under its name stays.
+    pub(super) async fn abort(&self, key: ShardKey) {
+        self.clean([Operation::Abort(key)]).await;
+    }
+
+    async fn clean(&self, operations: impl IntoIterator<Item = Operation>) {
         let quick = Self { timeout: CLEAN_TIMEOUT, ..self.clone() };
-        for operation in [Operation::Abort(key), Operation::Delete(key)] {
+        for operation in operations {
             if let Err(error) = quick.call(operation).await {
                 tracing::debug!(disk = self.disk.get(), %error, "a shard that nobody names is left");
                 return;

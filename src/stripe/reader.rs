@@ -5,9 +5,11 @@ use crate::erasure::coder;
 use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::extent::FrameRef;
 use crate::metrics::{CodingMetrics, Purpose};
+use crate::net::gather::NodeAddress;
 use crate::net::{Operation, Peers, Priority, Response, ShardKey};
 use crate::stripe::layout::{NO_DISK, StripeRecord, merge};
 use crate::stripe::put::Channel;
+use crate::stripe::rebuild::Resting;
 use crate::stripe::slots::SlotTable;
 use crate::types::{DiskId, Epoch, NodeId, ShardIndex, StripeId};
 use bytes::Bytes;
@@ -69,6 +71,10 @@ pub enum Presence {
 pub trait Members: Send + Sync + std::fmt::Debug {
     /// Node that serves `disk`, and `None` while it is known to be down.
     fn node(&self, disk: DiskId) -> Option<NodeId>;
+    /// Where other nodes find the one that serves `disk`; `None` if this process serves it, or it is known to be down.
+    fn address(&self, _disk: DiskId) -> Option<NodeAddress> {
+        None
+    }
     /// Present epoch.
     fn epoch(&self) -> Epoch;
     /// All disks of the volume. One that is not among them is out.
@@ -88,16 +94,17 @@ const OPEN_HERE_BYTES_MAX: u64 = 64 * 1024;
 /// How long a disk may take to answer a fetch before its shard is decoded around.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reads stripes through the peers. Clones share their pins.
+/// Reads stripes through the peers. Clones share their pins, and what they know of nodes.
 #[derive(Clone, Debug)]
 pub struct StripeReader {
     pub(super) peers: Arc<dyn Peers>,
     pub(super) cpu: Arc<Cpu>,
     pub(super) members: Arc<dyn Members>,
     findings: Sender<Finding>,
-    metrics: Arc<CodingMetrics>,
+    pub(super) metrics: Arc<CodingMetrics>,
     pins: Arc<Pins>,
     hedges: Arc<Hedges>,
+    pub(super) resting: Arc<Resting>,
     pub(super) timeout: Duration,
 }
 
@@ -124,8 +131,17 @@ impl StripeReader {
         findings: Sender<Finding>,
         metrics: Arc<CodingMetrics>,
     ) -> Self {
-        let (pins, hedges) = (Arc::default(), Arc::default());
-        Self { peers, cpu, members, findings, metrics, pins, hedges, timeout: CALL_TIMEOUT }
+        Self {
+            peers,
+            cpu,
+            members,
+            findings,
+            metrics,
+            pins: Arc::default(),
+            hedges: Arc::default(),
+            resting: Arc::default(),
+            timeout: CALL_TIMEOUT,
+        }
     }
 
     /// The same reader, which gives up on a fetch after `timeout`.

@@ -1,5 +1,5 @@
-//! Makes a lost shard anew from k others, copies one that is good, and checks a shard against its record. Knows no
-//! metadata: its caller commits where the shard is now.
+//! Makes a lost shard anew from k others, copies one that is good, and checks a shard against its record. Nodes do it among
+//! themselves where they can; else the bytes go through here. Knows no metadata: its caller commits where the shard is now.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::{Operation, Priority, Response, Seal, ShardHeader, ShardKey};
@@ -12,6 +12,10 @@ use futures_util::future::{join_all, try_join_all};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
+
+mod gather;
+
+pub(super) use gather::Resting;
 
 /// How long a call that writes may take.
 const PUT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,13 +52,18 @@ impl StripeReader {
         let mut sources = self.sources(record);
         // What is there now under this index is what is to be replaced.
         sources.leave_out(index);
+        let outputs = [Output { key, channel: channel.clone() }];
+        let from = Origin::Others { excluded: 0 };
+        let job = Job { reader: self, record, outputs: &outputs, from };
+        let gathered = job.gather(&seal, sources.usable()).await;
+        if let Some(roots) = gathered.map_err(|error| error.while_doing(doing()))? {
+            return first(roots);
+        }
         let mut combinations = vec![0];
         combinations.extend(sources.suspects());
         let mut last = None;
         for excluded in combinations {
-            let from = Origin::Others { excluded };
-            let outputs = [Output { key, channel: channel.clone() }];
-            let job = Job { reader: self, record, outputs: &outputs, from };
+            let job = Job { from: Origin::Others { excluded }, ..job };
             let result = job.run(&seal, &mut sources).await;
             match result.and_then(first) {
                 Ok(root) if root == expected || expected == NO_ROOT => {
@@ -104,14 +113,13 @@ impl StripeReader {
         lost.iter().for_each(|(index, _to)| sources.leave_out(*index));
         let from = Origin::Others { excluded: 0 };
         let job = Job { reader: self, record, outputs: &outputs, from };
+        if let Some(roots) = job.gather(&seal, sources.usable()).await? {
+            return Ok(roots);
+        }
         let result = job.run(&seal, &mut sources).await;
         self.report(record, &sources);
         let roots = result?;
-        let expected = |index: ShardIndex| record.shard_roots.get(usize::from(index.0));
-        let right = lost.iter().zip(&roots).all(|((index, _to), root)| {
-            expected(*index).is_some_and(|known| known == root || *known == NO_ROOT)
-        });
-        if right {
+        if job.fits(&roots) {
             return Ok(roots);
         }
         job.discard().await;
@@ -132,20 +140,22 @@ impl StripeReader {
         to: (NodeId, DiskId),
         priority: Priority,
     ) -> Result<[u8; 32]> {
-        let expected = record.shard_roots.get(usize::from(index.0)).copied();
         let copied = async {
             let _pin = self.pin(record.id);
-            let channel = self.put_channel(to, priority);
             let (slot_table, _slots) = self.slot_table(record).await?;
             let seal = Seal { payload_bytes: record.payload_bytes, slot_table };
             let key = ShardKey { stripe: record.id, index };
-            let outputs = [Output { key, channel: channel.clone() }];
+            let outputs = [Output { key, channel: self.put_channel(to, priority) }];
             let job = Job { reader: self, record, outputs: &outputs, from: Origin::Itself };
-            let root = job.run(&seal, &mut self.sources(record)).await.and_then(first)?;
-            if expected == Some(root) && root != NO_ROOT {
-                return Ok(root);
+            let mut sources = self.sources(record);
+            if let Some(roots) = job.gather(&seal, sources.usable()).await? {
+                return first(roots);
             }
-            channel.discard(key).await;
+            let roots = job.run(&seal, &mut sources).await?;
+            if job.fits(&roots) {
+                return first(roots);
+            }
+            job.discard().await;
             Err(Error::corrupt(format!("copy shard {}.{index}: it has another root", record.id)))
         };
         match copied.await {
@@ -202,6 +212,7 @@ struct Output {
 }
 
 /// One attempt to write shards of a stripe anew.
+#[derive(Clone, Copy)]
 struct Job<'a> {
     reader: &'a StripeReader,
     record: &'a StripeRecord,
@@ -254,8 +265,24 @@ impl Job<'_> {
                 appends.map(|(output, cell)| output.channel.append(output.key, vec![cell]));
             try_join_all(appends).await?;
         }
+        self.seal(seal).await
+    }
+
+    /// Ends all of them; answers their roots.
+    async fn seal(&self, seal: &Seal) -> Result<Vec<[u8; 32]>> {
         let seals = self.outputs.iter().map(|output| output.channel.seal(output.key, seal.clone()));
         try_join_all(seals).await
+    }
+
+    /// Whether the roots are those of the record. It has none of a shard that was never acknowledged: what is computed
+    /// for it is taken as it is.
+    fn fits(&self, roots: &[[u8; 32]]) -> bool {
+        self.outputs.iter().zip(roots).all(|(output, root)| {
+            match self.record.shard_roots.get(usize::from(output.key.index.0)) {
+                Some(&NO_ROOT) => matches!(self.from, Origin::Others { .. }),
+                known => known == Some(root),
+            }
+        })
     }
 
     fn header(&self, key: ShardKey) -> ShardHeader {

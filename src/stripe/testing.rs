@@ -7,11 +7,13 @@ use crate::disk::queue::DiskQueue;
 use crate::disk::set::{DiskHandle, DiskSet};
 use crate::disk::sim::SimMachine;
 use crate::error::Result;
+use crate::net::gather::NodeAddress;
 use crate::net::{Operation, Peers, Priority, Request, Response, Seal, ShardHeader, ShardKey};
 use crate::shard::serve::LocalPeers;
 use crate::shard::store::{ShardStore, StoreLimits};
 use crate::stripe::reader::{Finding, Members, Piece, Presence, StripeReader};
 use crate::stripe::writer::{NewSegment, StripeWriter, Target, Written};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::types::{
     ChunkIndex, ClassId, DiskId, Epoch, Incarnation, Ino, NodeId, SegmentAddress, SegmentIndex,
@@ -32,11 +34,19 @@ pub(super) struct TestMembers {
     pub(super) down: Mutex<BTreeSet<u32>>,
     /// Disks that are slow to answer.
     pub(super) suspects: Mutex<BTreeSet<u32>>,
+    /// Whether each disk is that of a node of its own, but for disk 9.
+    pub(super) remote: AtomicBool,
 }
 
 impl Members for TestMembers {
     fn node(&self, disk: DiskId) -> Option<NodeId> {
         (!self.down.lock().unwrap().contains(&disk.0)).then_some(NodeId(0))
+    }
+
+    fn address(&self, disk: DiskId) -> Option<NodeAddress> {
+        let remote = self.remote.load(Ordering::Relaxed) && disk != DiskId(9);
+        let node = || NodeAddress { name: format!("n{disk}"), address: "10.0.0.1:1".to_owned() };
+        self.node(disk).filter(|_here| remote).map(|_here| node())
     }
 
     fn epoch(&self) -> Epoch {

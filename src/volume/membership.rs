@@ -7,6 +7,8 @@ use crate::disk::superblock::{Member, MemberList, MemberState};
 use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::meta::local::LocalLog;
 use crate::net::Priority;
+use crate::net::gather::NodeAddress;
+use crate::net::remote::Nodes;
 use crate::placement::{Candidate, Ring};
 use crate::stripe::layout::StripeRecord;
 use crate::stripe::reader::{Members, Presence};
@@ -28,17 +30,34 @@ pub(super) struct SetMembers {
     disks: Arc<DiskSet>,
     log: Arc<LocalLog>,
     reserve_percent: u32,
+    /// Where nodes are, as far as the mount has learnt of them ...
+    nodes: Option<Arc<Nodes>>,
+    /// ... and as the configuration has it.
+    configured: BTreeMap<String, String>,
 }
 
 impl SetMembers {
-    pub(super) const fn new(disks: Arc<DiskSet>, log: Arc<LocalLog>, reserve_percent: u32) -> Self {
-        Self { disks, log, reserve_percent }
+    pub(super) fn new(
+        disks: Arc<DiskSet>,
+        log: Arc<LocalLog>,
+        nodes: Option<Arc<Nodes>>,
+        config: &Config,
+    ) -> Self {
+        let reserve_percent = config.limits.reserve_percent;
+        Self { disks, log, reserve_percent, nodes, configured: config.addresses() }
     }
 }
 
 impl Members for SetMembers {
     fn node(&self, disk: DiskId) -> Option<NodeId> {
         self.disks.get(disk).map(|_handle| HERE)
+    }
+
+    fn address(&self, disk: DiskId) -> Option<NodeAddress> {
+        let name = self.disks.get(disk)?.disk.labels().node;
+        let learnt = self.nodes.as_ref().and_then(|nodes| nodes.address(&name));
+        let address = learnt.or_else(|| self.configured.get(&name).cloned())?;
+        Some(NodeAddress { name, address })
     }
 
     fn epoch(&self) -> Epoch {

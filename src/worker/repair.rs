@@ -468,7 +468,11 @@ impl Repair {
             let view = self.view()?;
             let Some(record) = view.stripe(due.id)? else { continue };
             let bad = view.repair(due.id)?.map_or(0, |entry| entry.bad);
-            let load = load(&record, outlook(&record, bad, &self.disks()).lost);
+            let lost = outlook(&record, bad, &self.disks()).lost;
+            // Nodes that make shards among themselves read for each.
+            let gathers = self.restorer.reader.gathers(&record);
+            let times = if gathers { lost.count_ones().max(1) } else { 1 };
+            let load = load(&record, lost, times);
             if let Err(wait) = self.throttle.admit(&load) {
                 self.queue().push(due);
                 return Ok(Admission::Wait(wait));
@@ -485,15 +489,15 @@ enum Admission {
     Nothing,
 }
 
-/// What the repair of a stripe reads and writes: k shards, and those that are lost. Where these will be is not known yet:
-/// they count for the disks that should have them.
-fn load(record: &StripeRecord, lost: u64) -> Vec<(DiskId, u64)> {
+/// What the repair of a stripe reads and writes: k shards, so many times, and those that are lost. Where these will be is not
+/// known yet: they count for the disks that should have them.
+fn load(record: &StripeRecord, lost: u64, times: u32) -> Vec<(DiskId, u64)> {
     let bytes = record.geometry().shard_bytes();
     let is_lost = |index: ShardIndex| lost >> index.0 & 1 == 1;
     let shards = || record.shards().zip(&record.disks);
     let sources = shards().filter(|(index, _disk)| !is_lost(*index));
     let sources = sources.take(usize::from(record.class.scheme.k()));
-    let reads = sources.map(|(_index, disk)| (*disk, bytes));
+    let reads = sources.map(|(_index, disk)| (*disk, bytes * u64::from(times)));
     let writes = shards().filter(|(index, _disk)| is_lost(*index));
     reads.chain(writes.map(|(_index, disk)| (*disk, bytes))).collect()
 }

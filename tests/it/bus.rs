@@ -1,6 +1,6 @@
-//! Nodes and a network between them and the mounts, in one process: the servers are those that `ironfs-shardd` runs, over
-//! simulated disks; requests go as bytes, are late, overtake each other, and are lost in either direction. Knows nothing
-//! of QUIC.
+//! Nodes and a network between them and the mounts, and from node to node, in one process: the servers are those that
+//! `ironfs-shardd` runs, over simulated disks; requests go as bytes, are late, overtake each other, and are lost in either
+//! direction. Knows nothing of QUIC.
 
 use crate::sim::disk::{SimMachine, SimRng};
 use futures_util::FutureExt as _;
@@ -9,13 +9,16 @@ use ironfs::config::node::NodeConfig;
 use ironfs::config::{Peer, Place};
 use ironfs::disk::Disk;
 use ironfs::error::{Error, Result};
+use ironfs::net::Peers;
 use ironfs::net::authority::Role;
 use ironfs::net::disk::RemoteDisk;
+use ironfs::net::gather::NodeAddress;
 use ironfs::net::quic::listener::{Caller, Service as _};
 use ironfs::net::tls::PeerIdentity;
 use ironfs::net::way::{RemotePeers, Way};
 use ironfs::net::wire::{Answer, HEADER_BYTES, Header, Order, Packed};
-use ironfs::shardd::server::{Directories, Server, Shared};
+use ironfs::shardd::gather::Reach;
+use ironfs::shardd::server::{Server, Shared, Surroundings};
 use ironfs::types::MountId;
 use ironfs::volume::{OpenDisk, World};
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +59,8 @@ struct State {
     rng: SimRng,
     processes: Vec<Process>,
     faults: BTreeMap<(MountId, usize), Fault>,
+    /// No node reaches another one.
+    apart: bool,
     /// Mounts whose process has died.
     dead: BTreeSet<MountId>,
     mounts: u64,
@@ -79,7 +84,8 @@ impl Bus {
     pub(crate) fn new(machine: SimMachine, nodes: usize, seed: u64) -> Self {
         let processes = (0..nodes).map(|_node| Process::default()).collect();
         let (rng, faults) = (SimRng::new(seed ^ 0xb05), BTreeMap::new());
-        let state = State { rng, processes, faults, dead: BTreeSet::new(), mounts: 0 };
+        let (apart, dead) = (false, BTreeSet::new());
+        let state = State { rng, processes, faults, apart, dead, mounts: 0 };
         Self { machine, nodes, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -116,30 +122,37 @@ impl Bus {
             let Place::Node { node, path } = Place::of(path) else {
                 return Err(Error::refused(format!("{} is on no node", path.display())));
             };
-            let number = node.strip_prefix('n').and_then(|digits| digits.parse().ok());
-            let number = number.filter(|number| *number < bus.nodes);
-            let none = || Error::refused(format!("there is no node {node}"));
-            let way = Wire {
-                bus: bus.clone(),
-                node: number.ok_or_else(none)?,
-                name: node.to_owned(),
-                mount,
-            };
-            let way: Arc<dyn Way> = Arc::new(way);
+            let way: Arc<dyn Way> = Arc::new(bus.wire(End::Mount(mount), node)?);
             let disk = Arc::new(RemoteDisk::open(way.clone(), path)?);
             Ok(OpenDisk { disk, remote: Some(Arc::new(RemotePeers::new(way))) })
         };
         (World { opener: Arc::new(opener), inline: true, nodes: None }, mount)
     }
 
-    /// From now on this happens to the messages between `mount` and `node`.
+    /// The way from somebody to the node of this name.
+    fn wire(&self, from: End, name: &str) -> Result<Wire> {
+        let number = name.strip_prefix('n').and_then(|digits| digits.parse().ok());
+        let number = number.filter(|number| *number < self.nodes);
+        let none = || Error::refused(format!("there is no node {name}"));
+        Ok(Wire { bus: self.clone(), from, node: number.ok_or_else(none)?, name: name.to_owned() })
+    }
+
+    /// From now on this happens to the messages between `mount` and `node`, and to those between `node` and other nodes: it
+    /// is the cable of the node that is to blame.
     pub(crate) fn set_fault(&self, mount: MountId, node: usize, fault: Fault) {
         self.state().faults.insert((mount, node), fault);
     }
 
+    /// From now on no node reaches another one, though mounts reach them.
+    pub(crate) fn set_apart(&self) {
+        self.state().apart = true;
+    }
+
     /// Nothing happens to messages any more.
     pub(crate) fn heal(&self) {
-        self.state().faults.clear();
+        let mut state = self.state();
+        state.faults.clear();
+        state.apart = false;
     }
 
     /// The process of a mount dies: nothing that it has asked is answered any more, and it asks nothing.
@@ -189,8 +202,9 @@ impl Bus {
             let none = || Error::refused(format!("{}: no such disk", path.display()));
             Ok(machine.disk(disk.ok_or_else(none)?))
         };
-        let directories = Directories { open: Arc::new(open), inline: true };
-        let server = now(async { Server::open_in(&config, &directories).await })?;
+        let (open, reach) = (Arc::new(open), self.reach(node));
+        let surroundings = Surroundings { open, inline: true, reach };
+        let server = now(async { Server::open(&config, surroundings).await })?;
         let running = Running { server: Arc::new(server), stop: CancellationToken::new() };
         let (keeper, stop) = (running.server.clone(), running.stop.clone());
         tokio::spawn(async move { keeper.keep(stop).await });
@@ -198,13 +212,45 @@ impl Bus {
         Ok(running)
     }
 
+    /// How node `from` reaches others. It does not keep the network: the network keeps the nodes.
+    fn reach(&self, from: usize) -> Reach {
+        let (machine, nodes, state) =
+            (self.machine.clone(), self.nodes, Arc::downgrade(&self.state));
+        Arc::new(move |to: &NodeAddress| -> Result<Arc<dyn Peers>> {
+            let gone = || Error::unavailable("there is no network any more");
+            let state = state.upgrade().ok_or_else(gone)?;
+            let bus = Self { machine: machine.clone(), nodes, state };
+            let wire = bus.wire(End::Node(from), &to.name)?;
+            Ok(Arc::new(RemotePeers::new(Arc::new(wire))))
+        })
+    }
+
     /// What happens to a message now.
-    fn fault(&self, mount: MountId, node: usize) -> Result<Fault> {
+    fn fault(&self, from: End, node: usize) -> Result<Fault> {
         let state = self.state();
-        if state.dead.contains(&mount) {
-            return Err(Error::unavailable("this process is dead"));
+        match from {
+            End::Mount(mount) if state.dead.contains(&mount) => {
+                Err(Error::unavailable("this process is dead"))
+            }
+            End::Mount(mount) => Ok(state.faults.get(&(mount, node)).copied().unwrap_or_default()),
+            End::Node(from) => {
+                // The way of what the asking node says is that on which mounts hear it.
+                let of = |wanted: usize| {
+                    let faults = state.faults.iter().filter(move |((_m, at), _f)| *at == wanted);
+                    faults.fold(Fault::default(), |all, (_between, fault)| Fault {
+                        there: all.there || fault.there,
+                        back: all.back || fault.back,
+                        slow: all.slow || fault.slow,
+                    })
+                };
+                let (own, other) = (of(from), of(node));
+                Ok(Fault {
+                    there: state.apart || own.back || other.there,
+                    back: state.apart || own.there || other.back,
+                    slow: own.slow || other.slow,
+                })
+            }
         }
-        Ok(state.faults.get(&(mount, node)).copied().unwrap_or_default())
     }
 
     /// How long a message is under way.
@@ -230,31 +276,45 @@ fn now<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     answer.unwrap_or_else(|| Err(Error::unavailable("the node is busy")))
 }
 
-/// The way of one mount to one node.
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Mount(MountId),
+    Node(usize),
+}
+
+/// The way from a mount, or from a node, to one node.
 #[derive(Debug)]
 struct Wire {
     bus: Bus,
+    from: End,
     node: usize,
     name: String,
-    mount: MountId,
 }
 
 impl Wire {
     /// Has the node answer, all of it through bytes.
     async fn serve(&self, running: Running, order: Order) -> Result<Answer> {
-        let peer = PeerIdentity {
-            name: format!("mount-{}", self.mount),
-            role: Role::Client,
-            serial: Vec::new(),
+        let (name, role, mount) = match self.from {
+            End::Mount(mount) => (format!("mount-{mount}"), Role::Client, mount),
+            End::Node(node) => (name_of(node), Role::Node, MountId::default()),
         };
+        let peer = PeerIdentity { name, role, serial: Vec::new() };
         let address = ([127, 0, 0, 1], 1).into();
-        let (header, body, payload) = arrived(order.pack(1, self.mount))?;
+        let (header, body, payload) = arrived(order.pack(1, mount))?;
         let order = Order::unpack(&header, &body, payload)?;
-        let service = Shared(running.server);
-        let answer = service.serve(&Caller { peer, address }, header.mount, order).await;
+        let Running { server, stop } = running;
+        let (service, caller) = (Shared(server), Caller { peer, address });
+        let died = || Error::unavailable("the node has died");
+        // It may wait for other nodes; what it does ends when it dies.
+        let answer = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(died()),
+            answer = service.serve(&caller, header.mount, order) => answer,
+        };
         let (header, body, payload) = arrived(answer.pack(1))?;
-        if running.stop.is_cancelled() {
-            return Err(Error::unavailable("the node has died"));
+        if stop.is_cancelled() {
+            return Err(died());
         }
         match Answer::unpack(&header, &body, payload)? {
             Answer::Error(error) => Err(error.while_doing(format!("node {}", self.name))),
@@ -263,7 +323,7 @@ impl Wire {
     }
 
     fn fault(&self) -> Result<Fault> {
-        self.bus.fault(self.mount, self.node)
+        self.bus.fault(self.from, self.node)
     }
 }
 

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 mod faults;
 mod fence;
+mod gather;
 mod grow;
 mod join;
 mod loss;

@@ -22,6 +22,7 @@ mod device;
 mod domains;
 mod faulty;
 mod fuzz;
+mod gather;
 mod heal;
 mod kill;
 mod loss;

@@ -94,10 +94,17 @@ fn cuts(rig: &Rig, job: Job, seed: u64) -> Checked<u64> {
     Ok(tried)
 }
 
-/// A volume with files, all of it durable, and not mounted.
+/// A volume with files, all of it durable, and not mounted. Of every third seed it is over nodes, which rebuild and move
+/// shards among themselves.
 async fn written(seed: u64) -> Checked<Rig> {
     let failed = |error: ironfs::error::Error| format!("set-up: {error}");
-    let rig = Rig::new(seed, DISKS);
+    let (rig, bus) = match seed % 3 {
+        0 => {
+            let (rig, bus) = Rig::over_nodes(seed, DISKS, DISKS);
+            (rig, Some(bus))
+        }
+        _ => (Rig::new(seed, DISKS), None),
+    };
     rig.format(CLASS).await.map_err(failed)?;
     let volume = rig.open().await.map_err(failed)?;
     let fs = volume.fs();
@@ -121,6 +128,11 @@ async fn written(seed: u64) -> Checked<Rig> {
     volume.shutdown().await.map_err(failed)?;
     drop(volume);
     rig.machine.settle();
+    if let Some(bus) = bus {
+        // They begin anew with the next mount, which is in another runtime.
+        (0..DISKS).for_each(|node| bus.kill(node));
+        (0..DISKS).for_each(|node| bus.start(node));
+    }
     Ok(rig)
 }
 

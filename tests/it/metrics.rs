@@ -52,7 +52,7 @@ const ENCODED: &str = "erasure_encode_duration_seconds_count{coder=\"4+2\",compr
 const DECODED: &str = "erasure_decode_duration_seconds_count{coder=\"4+2\",compression=\"none\"}";
 
 /// The value of one series.
-fn value(page: &str, series: &str) -> f64 {
+pub(crate) fn value(page: &str, series: &str) -> f64 {
     let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {series} in\n{page}")).parse().unwrap()
 }
@@ -225,7 +225,7 @@ fn readme_names_every_metric() {
 }
 
 /// The code and the body of the answer to a GET.
-fn get(mut stream: impl Read + Write, path: &str) -> (u16, String) {
+pub(crate) fn get(mut stream: impl Read + Write, path: &str) -> (u16, String) {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();

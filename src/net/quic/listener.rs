@@ -74,12 +74,12 @@ impl Listener {
     /// Binds to `address`. Must be called inside a runtime.
     ///
     /// Errors: `Refused` if the address is taken or the identity unfit.
-    pub fn bind(address: SocketAddr, identity: Identity) -> Result<Self> {
+    pub fn bind(address: SocketAddr, identity: Arc<Identity>) -> Result<Self> {
         let config = config_of(&identity)?;
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = Endpoint::new(endpoint_config()?, Some(config), socket(address)?, runtime)
             .map_err(|error| Error::refused(format!("listen on {address}: {error}")))?;
-        Ok(Self { endpoint, identity: watch::channel(Arc::new(identity)).0 })
+        Ok(Self { endpoint, identity: watch::channel(identity).0 })
     }
 
     /// Where it listens.
@@ -90,9 +90,9 @@ impl Listener {
     /// Goes by another identity from now on; peers whose certificates it calls revoked are cut off.
     ///
     /// Error: the identity is unfit; the old one stays.
-    pub fn set_identity(&self, identity: Identity) -> Result<()> {
+    pub fn set_identity(&self, identity: Arc<Identity>) -> Result<()> {
         self.endpoint.set_server_config(Some(config_of(&identity)?));
-        self.identity.send_replace(Arc::new(identity));
+        self.identity.send_replace(identity);
         Ok(())
     }
 

@@ -1,13 +1,13 @@
 use super::link::{Endpoints, Link};
 use super::listener::{Caller, Listener, Service};
-use crate::error::{Error, ErrorKind, Posix, Result};
-use crate::net::authority::{self, Issued, Revoked, Role, SERIAL_BYTES, Wanted};
-use crate::net::tls::{Identity, IdentityFiles};
+use crate::error::{Error, ErrorKind, Posix};
+use crate::net::authority::{self, Revoked, Role};
+use crate::net::testing::{Authority, YEAR, now};
+use crate::net::tls::Identity;
 use crate::net::wire::{Answer, Order, Served};
 use crate::net::{
     DiskCall, DiskReply, Operation, Priority, Request, Response, Seal, ShardHeader, ShardKey,
 };
-use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
 use crate::types::{ClassId, DiskId, Epoch, MountId, ShardIndex, StripeId};
 use bytes::Bytes;
@@ -19,49 +19,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Certificates are compared with the clock of the machine.
-#[expect(clippy::disallowed_methods, reason = "the TLS library reads it too")]
-fn now() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    i64::try_from(since.unwrap().as_secs()).unwrap()
-}
-
-const YEAR: i64 = 365 * 86_400;
 const MOUNT: MountId = MountId(5);
-
-pub(crate) struct Authority {
-    issued: Issued,
-    next: AtomicU64,
-}
-
-impl Authority {
-    pub(crate) fn new() -> Self {
-        let issued = authority::create("test", [9; SERIAL_BYTES], now() - YEAR).unwrap();
-        Self { issued, next: AtomicU64::new(1) }
-    }
-
-    /// The holder's certificate, valid from and to so many seconds from now.
-    fn issue(&self, holder: &str, role: Role, valid: std::ops::Range<i64>) -> (Issued, [u8; 16]) {
-        let mut serial = [0; SERIAL_BYTES];
-        serial[8..].copy_from_slice(&self.next.fetch_add(1, Ordering::Relaxed).to_le_bytes());
-        let valid = now() + valid.start..now() + valid.end;
-        let wanted = Wanted { holder: holder.to_owned(), role, serial, valid };
-        (authority::issue(&self.issued, &wanted).unwrap(), serial)
-    }
-
-    fn identity(&self, issued: &Issued, revoked: Option<&str>) -> Result<Identity> {
-        Identity::read(IdentityFiles {
-            certificate: issued.certificate.as_bytes(),
-            key: issued.key.as_bytes(),
-            authority: self.issued.certificate.as_bytes(),
-            revoked: revoked.map(str::as_bytes),
-        })
-    }
-
-    pub(crate) fn holder(&self, holder: &str, role: Role) -> Identity {
-        self.identity(&self.issue(holder, role, -60..YEAR).0, None).unwrap()
-    }
-}
 
 /// Answers a read with as many bytes as were asked for, and notes who asked.
 #[derive(Clone, Default)]
@@ -140,7 +98,7 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn start(identity: Identity) -> Self {
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), identity).unwrap();
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), Arc::new(identity)).unwrap();
         let (listener, echo) = (Arc::new(listener), Echo::default());
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (listening, service, stopped) = (listener.clone(), echo.clone(), stop.clone());
@@ -310,7 +268,8 @@ async fn a_revoked_certificate_ends_its_connection() {
     assert_eq!((kind(&bad).await, kind(&good).await), (None, None));
     let revoked = [Revoked { serial, time: now() }];
     let list = authority::revocations(&authority.issued, &revoked, 1, now()).unwrap();
-    node.listener.set_identity(authority.identity(&own, Some(&list)).unwrap()).unwrap();
+    let identity = authority.identity(&own, Some(&list)).unwrap();
+    node.listener.set_identity(Arc::new(identity)).unwrap();
     let mut ended = None;
     for _look in 0..100 {
         ended = kind(&bad).await;
@@ -359,7 +318,7 @@ async fn a_node_that_comes_back_is_found() {
     node.end().await;
     assert!(kind(&link).await.is_some(), "it has ended");
     let identity = authority.holder("alpha", Role::Node);
-    let again = Listener::bind(address, identity).unwrap();
+    let again = Listener::bind(address, Arc::new(identity)).unwrap();
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let stopped = stop.clone();
     tasks.spawn(async move {

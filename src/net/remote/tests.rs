@@ -1,7 +1,8 @@
 use super::Nodes;
 use crate::error::ErrorKind;
 use crate::net::authority::Role;
-use crate::net::quic::tests::{Authority, Node};
+use crate::net::quic::tests::Node;
+use crate::net::testing::Authority;
 use crate::types::MountId;
 use std::collections::BTreeMap;
 use std::net::UdpSocket;

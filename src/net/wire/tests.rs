@@ -1,7 +1,9 @@
 use super::{Answer, HEADER_BYTES, Header, Order, PAYLOAD_BYTES_MAX, Packed, Served, ServedSlot};
 use crate::disk::{DiskEntry, DiskIdentity, OpenMode, Space};
+use crate::erasure::Scheme;
 use crate::error::{Error, ErrorKind, Posix};
 use crate::format::{Decoded, FormatError};
+use crate::net::gather::{Gather, NodeAddress, Source};
 use crate::net::{
     DiskCall, DiskReply, FileId, Operation, Priority, Request, Response, Seal, ShardFooter,
     ShardHeader, ShardKey,
@@ -27,6 +29,23 @@ fn header() -> ShardHeader {
     }
 }
 
+fn source(index: u8) -> Source {
+    let node = NodeAddress { name: format!("n{index}"), address: format!("10.0.0.{index}:7440") };
+    Source { index: ShardIndex(index), disk: DiskId(u32::from(index) + 10), node }
+}
+
+/// Shards that nodes make of what others hold: one is computed, one copied.
+fn gathers() -> [Gather; 2] {
+    let columns = 131_200..196_864;
+    let sources = [0, 1, 2, 4].map(source).to_vec();
+    let computed =
+        Gather { header: header(), scheme: Scheme::ReedSolomon { k: 4, m: 2 }, columns, sources };
+    let key = ShardKey { index: ShardIndex(1), ..key() };
+    let header = ShardHeader { key, data_shards: 1, parity_shards: 2, ..header() };
+    let (scheme, sources) = (Scheme::Replica(3), vec![source(1)]);
+    [computed, Gather { header, scheme, columns: 0..65_600, sources }]
+}
+
 fn orders() -> Vec<Order> {
     let shard = |operation| {
         let (disk, epoch) = (DiskId(7), Epoch(9));
@@ -35,6 +54,7 @@ fn orders() -> Vec<Order> {
     let call = |call| Order::Disk { slot: 2, call };
     let (file, name) = (FileId(77), || "log/1-2.log".to_owned());
     let seal = Seal { payload_bytes: 4321, slot_table: Bytes::from_static(b"slots") };
+    let [computed, copied] = gathers();
     vec![
         shard(Operation::Begin(header())),
         shard(Operation::Append(key(), vec![Bytes::from_static(b"one"), Bytes::from_static(b"2")])),
@@ -69,6 +89,8 @@ fn orders() -> Vec<Order> {
             file,
             parts: vec![(5, Bytes::from_static(b"abc")), (1 << 33, Bytes::from_static(b"d"))],
         }),
+        shard(Operation::Gather(computed)),
+        shard(Operation::Gather(copied)),
     ]
 }
 
@@ -103,6 +125,10 @@ fn answers() -> Vec<Answer> {
         Answer::Error(Error::new(ErrorKind::Fenced, "gone over")),
         Answer::Error(Error::new(ErrorKind::Superseded, "gone over")),
         Answer::Error(Error::refused("no")),
+        Answer::Shard(Response::Lacking {
+            index: ShardIndex(4),
+            error: Error::unavailable("no way"),
+        }),
     ]
 }
 
@@ -190,6 +216,29 @@ fn what_is_too_long_or_newer_is_refused() {
     let mut other = head;
     other[0] = b'X';
     assert_eq!(seal(other), Err(FormatError::Invalid("magic")));
+}
+
+#[test]
+fn sources_are_bounded() {
+    let unpacked = |change: &dyn Fn(&mut Gather)| {
+        let [mut gather, _copied] = gathers();
+        change(&mut gather);
+        let (disk, epoch, priority) = (DiskId(1), Epoch(2), Priority::Background);
+        let request = Request { disk, epoch, priority, operation: Operation::Gather(gather) };
+        let (head, body, payload) = parts(Order::Shard(request).pack(ID, MOUNT));
+        unpack_order(&head, &body, payload).map(drop)
+    };
+    assert_eq!(unpacked(&|_gather| {}), Ok(()));
+    assert_eq!(unpacked(&|gather| gather.sources = (0..32).map(source).collect()), Ok(()));
+    let many = unpacked(&|gather| gather.sources = (0..33).map(source).collect());
+    assert_eq!(many, Err(FormatError::Invalid("sources")));
+    let name = unpacked(&|gather| gather.sources[0].node.name = "n".repeat(33));
+    assert_eq!(name, Err(FormatError::Invalid("text")));
+    let address = unpacked(&|gather| gather.sources[0].node.address = "a".repeat(262));
+    assert_eq!(address, Err(FormatError::Invalid("text")));
+    // A whole copy has one data shard.
+    let scheme = unpacked(&|gather| gather.scheme = Scheme::Replica(3));
+    assert_eq!(scheme, Err(FormatError::Invalid("scheme")));
 }
 
 #[test]

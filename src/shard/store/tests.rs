@@ -88,6 +88,25 @@ fn what_is_in_memory_is_fetched_at_once_and_checked_as_well() {
 }
 
 #[test]
+fn cells_that_come_late_are_not_appended() {
+    let machine = SimMachine::new(1, 1);
+    let store = open(&machine.disk(0));
+    put(&store, 5);
+    let header = store.stat(key(5)).unwrap().header;
+    let cells = |count: usize| vec![Bytes::from(vec![7; CELL as usize]); count];
+    let end = 2 * u64::from(CELL);
+    let refused = |at| store.append_at(key(5), at, &cells(1)).unwrap_err().kind();
+    assert_eq!(refused(0), ErrorKind::Internal, "it is sealed");
+    store.begin(header).unwrap();
+    store.append_at(key(5), 0, &cells(2)).unwrap();
+    assert_eq!([refused(0), refused(end + 1)], [ErrorKind::Internal; 2]);
+    store.append_at(key(5), end, &cells(1)).unwrap();
+    // Begun anew meanwhile.
+    store.begin(header).unwrap();
+    assert_eq!(refused(end), ErrorKind::Internal);
+}
+
+#[test]
 fn every_damaged_byte_is_seen() {
     let machine = SimMachine::new(2, 1);
     let disk = machine.disk(0);
