@@ -114,12 +114,12 @@ async fn write_and_commit<'s>(
     data: &Data,
     writes: Vec<BoxFuture<'_, Result<Stripe<'s>>>>,
 ) -> Result<usize> {
-    // No more wait in it than there are stripes in the snapshots, and of each only what is to be committed.
-    let (sender, mut written) = mpsc::unbounded_channel();
+    // There is room for all, so that no write ever waits for a commit: of each stripe only what is to be committed waits there.
+    let (sender, mut written) = mpsc::channel(writes.len().max(1));
     let mut stripes = stream::iter(writes).buffered(data.limits.stripes_in_flight.max(1));
     let write_all = async move {
         while let Some(stripe) = stripes.next().await {
-            if sender.send(stripe?).is_err() {
+            if sender.send(stripe?).await.is_err() {
                 // A commit has failed, which says why.
                 break;
             }

@@ -79,7 +79,7 @@ impl Service for Echo {
                 }
                 Order::Disks => Answer::Disks(Served::default()),
                 Order::Shard(request) => self.put(request.operation).await,
-                _ => Answer::Error(Error::refused("not here")),
+                Order::Disk { .. } => Answer::Error(Error::refused("not here")),
             }
         })
     }
