@@ -91,9 +91,12 @@ fn where_nodes_do_not_reach_each_other_the_mount_does_it() {
         let [gathered, repaired, computed] = values(&volume, [GATHERED, REPAIRED, COMPUTED]);
         assert!(repaired > 0.0 && computed > 0.0, "{repaired}");
         assert_eq!(gathered, 0.0);
+        bus.start(GOES);
+        tokio::time::sleep(SETTLING).await;
+        check(&volume).await;
+        assert_eq!(values(&volume, [GATHERED]), [0.0]);
         volume.shutdown().await.unwrap();
         drop(volume);
-        bus.start(GOES);
         rig.fsck_clean().await.unwrap();
     });
 }

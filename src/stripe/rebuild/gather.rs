@@ -164,7 +164,8 @@ impl Job<'_> {
             Ok(Response::Lacking { error, .. }) => {
                 // That a shard is not good says nothing about the node.
                 let rests = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Refused);
-                (error, rests)
+                let lacks = "a source cannot be had";
+                (Error::with_source(ErrorKind::Unavailable, lacks, error), rests)
             }
             Ok(_other) => (channel.confused(), true),
             Err(error) => {

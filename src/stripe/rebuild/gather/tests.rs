@@ -234,6 +234,8 @@ async fn what_nodes_get_wrong_is_made_here() {
     for trouble in [
         Trouble::Errs,
         Trouble::Lacks(ErrorKind::Corrupt),
+        // Whatever others say: only the disk itself fences.
+        Trouble::Lacks(ErrorKind::Superseded),
         Trouble::Fails(ErrorKind::Posix(crate::error::Posix::NoSpace)),
     ] {
         let rig = Rig::new("4+2", &MIXED).await;
