@@ -53,6 +53,8 @@ pub trait Service: Send + Sync + 'static {
 pub struct Listener {
     endpoint: Endpoint,
     identity: watch::Sender<Arc<Identity>>,
+    /// How long half a request is waited for.
+    pub(super) half_wait: Duration,
 }
 
 impl fmt::Debug for Listener {
@@ -67,6 +69,7 @@ struct Shared<S> {
     requests: Semaphore,
     answers: Semaphore,
     identity: watch::Receiver<Arc<Identity>>,
+    half_wait: Duration,
     stop: CancellationToken,
 }
 
@@ -79,7 +82,7 @@ impl Listener {
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = Endpoint::new(endpoint_config()?, Some(config), socket(address)?, runtime)
             .map_err(|error| Error::refused(format!("listen on {address}: {error}")))?;
-        Ok(Self { endpoint, identity: watch::channel(identity).0 })
+        Ok(Self { endpoint, identity: watch::channel(identity).0, half_wait: HALF_WAIT })
     }
 
     /// Where it listens.
@@ -104,6 +107,7 @@ impl Listener {
             requests: Semaphore::new(REQUEST_BYTES_MAX),
             answers: Semaphore::new(ANSWER_BYTES_MAX),
             identity: self.identity.subscribe(),
+            half_wait: self.half_wait,
             stop: stop.clone(),
         });
         loop {
@@ -256,7 +260,7 @@ async fn admit<'s, S: Service>(
     let bytes = permits(header.payload_bytes, REQUEST_BYTES_MAX);
     let receiving = shared.requests.acquire_many(bytes).await.map_err(closed)?;
     let late = |_late| broken("receive", &"half a request, and no more of it");
-    let rest = tokio::time::timeout(HALF_WAIT, receive_rest(request, header)).await;
+    let rest = tokio::time::timeout(shared.half_wait, receive_rest(request, header)).await;
     let (body, payload) = rest.map_err(late)??;
     let order = Order::unpack(header, &body, payload)?;
     if !order.may_be_followed() {

@@ -4,9 +4,10 @@ use crate::error::{Error, ErrorKind, Posix};
 use crate::net::authority::{self, Revoked, Role};
 use crate::net::testing::{Authority, YEAR, now};
 use crate::net::tls::Identity;
-use crate::net::wire::{Answer, Order, Served};
+use crate::net::wire::{Answer, Order, PAYLOAD_BYTES_MAX, Served};
 use crate::net::{
-    DiskCall, DiskReply, Operation, Priority, Request, Response, Seal, ShardHeader, ShardKey,
+    DiskCall, DiskReply, FileId, Operation, Priority, Request, Response, Seal, ShardHeader,
+    ShardKey,
 };
 use crate::sync::{Arc, Mutex};
 use crate::types::{ClassId, DiskId, Epoch, MountId, ShardIndex, StripeId};
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use quinn::ClientConfig;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -98,7 +100,14 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn start(identity: Identity) -> Self {
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), Arc::new(identity)).unwrap();
+        Self::start_with(identity, Duration::from_secs(30))
+    }
+
+    /// As `start`; half a request is waited for so long.
+    fn start_with(identity: Identity, half_wait: Duration) -> Self {
+        let address = "127.0.0.1:0".parse().unwrap();
+        let mut listener = Listener::bind(address, Arc::new(identity)).unwrap();
+        listener.half_wait = half_wait;
         let (listener, echo) = (Arc::new(listener), Echo::default());
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (listening, service, stopped) = (listener.clone(), echo.clone(), stop.clone());
@@ -127,7 +136,7 @@ impl Node {
 }
 
 fn read(length: u32) -> Order {
-    let file = crate::net::FileId(1);
+    let file = FileId(1);
     Order::Disk { slot: 0, call: DiskCall::Read { file, offset: 0, length } }
 }
 
@@ -148,7 +157,7 @@ async fn requests_are_answered_side_by_side() {
         assert_eq!(bytes.len(), length as usize);
         assert!(bytes.iter().all(|byte| *byte == 7));
     }
-    let (file, data) = (crate::net::FileId(1), Bytes::from(vec![3; 30 << 20]));
+    let (file, data) = (FileId(1), Bytes::from(vec![3; 30 << 20]));
     let call = DiskCall::Write { file, offset: 0, data, durable: false };
     let written = link.call(Order::Disk { slot: 0, call }).await.unwrap();
     assert!(matches!(written, Answer::Disk(DiskReply::Length(length)) if length == 30 << 20));
@@ -224,6 +233,51 @@ async fn a_request_without_an_answer_ends_its_stream() {
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert_eq!(*node.echo.appended.lock().unwrap(), [1]);
     assert_eq!(kind(&link).await, None);
+    node.end().await;
+}
+
+/// The first MiB of a request that has the largest payload.
+fn half_a_request() -> Bytes {
+    let data = Bytes::from(vec![3; usize::try_from(PAYLOAD_BYTES_MAX).unwrap()]);
+    let call = DiskCall::Write { file: FileId(1), offset: 0, data, durable: false };
+    let packed = Order::Disk { slot: 0, call }.pack(1, MOUNT);
+    let mut half = packed.head.to_vec();
+    half.extend_from_slice(&packed.pieces[0][..1 << 20]);
+    half.into()
+}
+
+#[tokio::test]
+async fn room_is_not_held_for_ever_for_half_a_request() {
+    let authority = Authority::new();
+    let half_wait = Duration::from_millis(500);
+    let node = Node::start_with(authority.holder("alpha", Role::Node), half_wait);
+    let desk = authority.holder("desk", Role::Client);
+    let mut config = ClientConfig::new(Arc::new(desk.client().unwrap()));
+    config.transport_config(super::transport());
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let connecting = endpoint.connect_with(config, node.address(), "alpha").unwrap();
+    let connection = connecting.await.unwrap();
+    // They take all room for requests.
+    let (half, mut held) = (half_a_request(), Vec::new());
+    for _request in 0..4 {
+        let (mut request, answer) = connection.open_bi().await.unwrap();
+        request.write_all(&half).await.unwrap();
+        held.push((request, answer));
+    }
+    let link = node.link("alpha", &desk);
+    let whole = DiskCall::Write {
+        file: FileId(1),
+        offset: 0,
+        data: vec![3; 1 << 20].into(),
+        durable: false,
+    };
+    let asked = tokio::time::timeout(PATIENCE, link.call(Order::Disk { slot: 0, call: whole }));
+    assert!(matches!(asked.await.unwrap(), Ok(Answer::Disk(DiskReply::Length(1_048_576)))));
+    for (request, mut answer) in held {
+        let stopped = tokio::time::timeout(PATIENCE, request.stopped()).await.unwrap();
+        assert!(matches!(stopped, Ok(Some(_code))), "{stopped:?}");
+        assert_eq!(answer.read_to_end(1 << 20).await.unwrap(), b"", "there is no answer");
+    }
     node.end().await;
 }
 
