@@ -147,7 +147,8 @@ impl Cluster {
             let wire = Wire::new();
             (format!("{}:{port}", wire.far), Some(wire))
         };
-        let volume = Volume::prepare(disks, &std::env::temp_dir());
+        // In memory: how long reads take there says something of the network, and nothing of a disk that other tests keep busy.
+        let volume = Volume::prepare(disks, Path::new("/dev/shm"));
         Self::over_at(volume, count, place).formatted(class)
     }
 
