@@ -79,17 +79,16 @@ struct Slot {
     limps: bool,
     /// As it was measured last.
     space: Option<Space>,
-    /// Bytes of this volume's shards, as they were counted last.
-    own_bytes: Option<u64>,
+    /// Bytes that something else had taken when this volume's shards were counted last.
+    foreign_bytes: Option<u64>,
 }
 
 impl Slot {
     /// Whether something else than this volume's shards has taken much of the disk. It is not known before the first
     /// count; then it may be.
     fn is_shared(&self) -> bool {
-        let (Some(space), Some(own_bytes)) = (self.space, self.own_bytes) else { return true };
-        let taken = space.total_bytes.saturating_sub(space.free_bytes);
-        taken.saturating_sub(own_bytes) > space.total_bytes / FOREIGN_SHARE
+        let (Some(space), Some(foreign)) = (self.space, self.foreign_bytes) else { return true };
+        foreign > space.total_bytes / FOREIGN_SHARE
     }
 }
 
@@ -160,11 +159,13 @@ impl DiskSet {
         slots.values().any(|slot| slot.handle.is_some() && slot.space.is_some_and(tight))
     }
 
-    /// Takes note of how much this volume's shards take of a disk, which was just counted.
-    pub fn note_own_bytes(&self, disk: DiskId, bytes: u64) {
+    /// Takes note of how much this volume's shards take of a disk. They were counted just now, after its room was
+    /// measured: what is written between two counts is never taken for somebody else's.
+    pub fn note_own_bytes(&self, disk: DiskId, space: Space, own_bytes: u64) {
         let changed = self.write().get_mut(&disk).is_some_and(|slot| {
             let before = slot.is_shared();
-            slot.own_bytes = Some(bytes);
+            let taken = space.total_bytes.saturating_sub(space.free_bytes);
+            slot.foreign_bytes = Some(taken.saturating_sub(own_bytes));
             slot.full && slot.is_shared() != before
         });
         if changed {

@@ -2,6 +2,8 @@
 //! that, so the last count is kept: who asks often pays for it only while stripes are few, or have changed.
 
 use super::Volume;
+use crate::disk::Space;
+use crate::disk::set::DiskHandle;
 use crate::error::Result;
 use crate::meta::store::View;
 use crate::stripe::layout::StripeRecord;
@@ -137,9 +139,16 @@ impl Volume {
         if !self.disks.is_tight() {
             return Ok(());
         }
-        let taken = self.census(&self.meta.view()?)?;
-        for (disk, bytes) in taken.iter().flat_map(|taken| &taken.census.bytes) {
-            self.disks.note_own_bytes(*disk, *bytes);
+        let healthy = self.disks.healthy();
+        let space = |disk: &Arc<DiskHandle>| Some((disk.id, self.spaces.disk(disk.id)?));
+        let spaces: Vec<(DiskId, Space)> = healthy.iter().filter_map(space).collect();
+        let view = self.meta.view()?;
+        // What is being deleted lies on the disks still, evenly.
+        let leaving = view.totals()?.dead_bytes / (healthy.len() as u64).max(1);
+        let Some(taken) = self.census(&view)? else { return Ok(()) };
+        for (disk, space) in spaces {
+            let bytes = taken.census.bytes.get(&disk).copied().unwrap_or(0);
+            self.disks.note_own_bytes(disk, space, bytes + leaving);
         }
         Ok(())
     }

@@ -111,15 +111,15 @@ fn free_room_is_that_of_the_last_look() {
 fn who_has_filled_a_disk_is_told_by_what_the_shards_take() {
     let (_dir, set) = set(&[1]);
     let space = |free_bytes| Space { total_bytes: 100 << 30, free_bytes, device: 1 };
-    set.note_own_bytes(DiskId(1), 90 << 30);
+    set.note_own_bytes(DiskId(1), space(20 << 30), 70 << 30);
     set.note_space(DiskId(1), space(20 << 30));
     assert!(!set.is_tight() && !set.is_filled_by_others(DiskId(1)));
     set.note_space(DiskId(1), space(1 << 20));
     assert!(set.is_tight() && set.is_full(DiskId(1)) && !set.is_filled_by_others(DiskId(1)));
     let changes = set.changes();
-    set.note_own_bytes(DiskId(1), 80 << 30);
+    set.note_own_bytes(DiskId(1), space(1 << 20), 80 << 30);
     assert!(!set.is_filled_by_others(DiskId(1)) && !changes.has_changed().unwrap());
-    set.note_own_bytes(DiskId(1), 50 << 30);
+    set.note_own_bytes(DiskId(1), space(1 << 20), 50 << 30);
     assert!(set.is_filled_by_others(DiskId(1)) && changes.has_changed().unwrap());
     assert!(!set.is_filled_by_others(DiskId(9)), "there is no such disk");
     // Nobody has counted yet: then it counts as lost, and writes go on.
