@@ -28,6 +28,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const RETURN_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often it looks.
 const RETURN_PAUSE: Duration = Duration::from_millis(100);
+/// Share of a class of which users find little room, be there ever so little to clean.
+const SCARCE_SHARE: u64 = 100;
 
 /// Room of disks and classes; answers from memory.
 #[derive(Debug)]
@@ -41,8 +43,50 @@ pub(super) struct Spaces {
     known: Mutex<Known>,
     /// Held by who looks because there seems to be no room: one after the other.
     looking: tokio::sync::Mutex<()>,
+    cleaning: Mutex<Cleaning>,
     /// Payload bytes of the stripes that this mount has put.
     put_bytes: AtomicU64,
+}
+
+/// What the cleaner has told, and who waits for it.
+#[derive(Debug, Default)]
+struct Cleaning {
+    /// Looks at all stripes that it has ended.
+    looks: u64,
+    /// Sums of the volume when the last began.
+    of: Totals,
+    /// What each class gains from what it chose then.
+    gains: BTreeMap<ClassId, u64>,
+    /// Writers that wait for room.
+    waiting: usize,
+}
+
+/// A writer that waits for what cleaning gives.
+#[derive(Debug)]
+struct Waiting<'a> {
+    spaces: &'a Spaces,
+    /// Looks that had ended when it came.
+    looks: u64,
+    /// Sums of the volume then.
+    of: Totals,
+}
+
+impl Waiting<'_> {
+    /// Whether cleaning may give room to a class. A look that was under way when the writer came says nothing of what was
+    /// deleted just before.
+    fn may_gain(&self, class: ClassId) -> bool {
+        let cleaning = self.spaces.cleaning();
+        let sums = |totals: &Totals| (totals.stripe_bytes, totals.live_bytes);
+        let is_answer = cleaning.looks > self.looks + 1
+            || (cleaning.looks > 0 && sums(&cleaning.of) == sums(&self.of));
+        !is_answer || cleaning.gains.get(&class).is_some_and(|gain| *gain > 0)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.spaces.cleaning().waiting -= 1;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +104,20 @@ impl Spaces {
         let outage = Duration::from_secs(config.limits.outage_s.into());
         let put_bytes = AtomicU64::new(0);
         let (known, looking) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self { disks, log, meta, reserve_percent, outage, known, looking, put_bytes }
+        let cleaning = Mutex::default();
+        Self { disks, log, meta, reserve_percent, outage, known, looking, cleaning, put_bytes }
+    }
+
+    fn cleaning(&self) -> MutexGuard<'_, Cleaning> {
+        self.cleaning.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the cleaner look more often until the answer is dropped.
+    fn wait_for_cleaning(&self) -> Result<Waiting<'_>> {
+        let of = self.meta.view()?.totals()?;
+        let mut cleaning = self.cleaning();
+        cleaning.waiting += 1;
+        Ok(Waiting { spaces: self, looks: cleaning.looks, of })
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -182,6 +239,21 @@ impl Room for Spaces {
         }
         may
     }
+
+    fn is_scarce(&self, class: ClassId, dead_bytes: u64) -> bool {
+        let space = self.space(class);
+        dead_bytes > 0 && space.writable_bytes < dead_bytes.max(space.total_bytes / SCARCE_SHARE)
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.cleaning().waiting > 0
+    }
+
+    fn note_look(&self, of: Totals, gains: BTreeMap<ClassId, u64>) {
+        let mut cleaning = self.cleaning();
+        cleaning.looks += 1;
+        (cleaning.of, cleaning.gains) = (of, gains);
+    }
 }
 
 /// As `payload_capacity`, for disks whose labels keep shards apart.
@@ -224,6 +296,7 @@ impl SpaceSource for Spaces {
         Box::pin(async move {
             let (deadline, outage) =
                 (Instant::now() + RETURN_TIMEOUT, Instant::now() + self.outage);
+            let mut waiting = None;
             loop {
                 {
                     // Those who wait here look for themselves: what they wait for may have come back just now.
@@ -239,7 +312,14 @@ impl SpaceSource for Spaces {
                 let few = self.lacks_disks(class)?;
                 // Files that were deleted just now count for nothing until they are reaped.
                 let reaping = self.meta.view().and_then(|view| view.reap_pending());
-                let returns = few || space.available_bytes >= bytes || matches!(reaping, Ok(true));
+                let waiting = match &mut waiting {
+                    Some(waiting) => waiting,
+                    none => none.insert(self.wait_for_cleaning()?),
+                };
+                let returns = few
+                    || space.available_bytes >= bytes
+                    || matches!(reaping, Ok(true))
+                    || waiting.may_gain(class);
                 if !returns || Instant::now() >= if few { outage } else { deadline } {
                     let used = self.known().disks.len();
                     let context = format!("{used} disks are in use, too few to write anything");

@@ -8,7 +8,7 @@ use crate::extent::FrameRef;
 use crate::limits::{SLOTS_PER_STRIPE_MAX, STRIPE_PAYLOAD_BYTES_MAX};
 use crate::meta::client::MetaClient;
 use crate::meta::command::{Command, SegmentMove};
-use crate::meta::store::{ChunkView, View};
+use crate::meta::store::{ChunkView, Totals, View};
 use crate::net::Priority;
 use crate::stripe::layout::StripeRecord;
 use crate::stripe::pack::plan_stripes;
@@ -18,7 +18,7 @@ use crate::stripe::writer::{NewSegment, Placer, StripeWriter};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::types::{ChunkIndex, ClassId, Ino, SegmentAddress, SlotIndex, StripeId};
 use futures_util::future::BoxFuture;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Debug;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -33,7 +33,7 @@ mod tests;
 
 /// Pause between looks at all stripes: a look reads a row per stripe.
 const SCAN_PAUSE: Duration = Duration::from_secs(10);
-/// Pause while there is no room to move anything.
+/// Pause while there is no room to move anything, and between looks while somebody waits for room.
 const ROOM_PAUSE: Duration = Duration::from_millis(500);
 /// Stripes of one page of a look: a read transaction is short.
 const PAGE: usize = 1024;
@@ -53,11 +53,20 @@ pub struct Mover {
     pub placer: Arc<dyn Placer>,
 }
 
-/// Says whether there is room to hold segments twice, until the stripes that they leave are deleted.
+/// What cleaning and the room of users have to do with each other.
 pub trait Room: Send + Sync + Debug {
-    /// Whether so much payload of a class may be written now without taking the room of users. `gains`: it makes room.
-    /// It is taken for written if the answer is yes.
+    /// Whether so much payload of a class may be written now without taking the room of users: segments are held twice
+    /// until the stripes that they leave are deleted. `gains`: it makes room. It is taken for written if the answer is yes.
     fn may_move(&self, class: ClassId, payload_bytes: u64, gains: bool) -> bool;
+
+    /// Whether users have so little room in a class that so many dead bytes in its stripes are worth much work.
+    fn is_scarce(&self, class: ClassId, dead_bytes: u64) -> bool;
+
+    /// Whether somebody waits for room.
+    fn is_awaited(&self) -> bool;
+
+    /// Takes note of a look at all stripes: the sums when it began, and what cleaning gives to each class from now on.
+    fn note_look(&self, of: Totals, gains: BTreeMap<ClassId, u64>);
 }
 
 /// Moves live segments together.
@@ -102,6 +111,10 @@ impl Clean {
         let next = self.state().choices.pop_front();
         if let Some(choice) = next {
             if !self.room.may_move(choice.class, choice.live_bytes, !choice.merge) {
+                if choice.merge {
+                    // It can wait, and what makes room may stand behind it: the next look finds it again.
+                    return Ok(Step::Busy);
+                }
                 self.state().choices.push_front(choice);
                 return Ok(Step::Throttled(ROOM_PAUSE));
             }
@@ -109,9 +122,10 @@ impl Clean {
             return Ok(Step::Busy);
         }
         let scanned = self.state().scanned;
-        let rest = scanned.map_or(Duration::ZERO, |at| SCAN_PAUSE.saturating_sub(at.elapsed()));
+        let pause = if self.room.is_awaited() { ROOM_PAUSE } else { SCAN_PAUSE };
+        let rest = scanned.map_or(Duration::ZERO, |at| pause.saturating_sub(at.elapsed()));
         if !rest.is_zero() {
-            return Ok(Step::Throttled(rest));
+            return Ok(Step::Throttled(rest.min(ROOM_PAUSE)));
         }
         self.scan().await?;
         Ok(if self.state().choices.is_empty() { Step::Idle } else { Step::Busy })
@@ -120,6 +134,7 @@ impl Clean {
     /// Looks at all stripes and keeps the best choices.
     async fn scan(&self) -> Result<()> {
         let refused = self.state().refused.clone();
+        let of = self.meta.view()?.totals()?;
         let mut chooser = Chooser::new(self.limits);
         let mut after = None;
         loop {
@@ -131,8 +146,14 @@ impl Clean {
             }
             tokio::task::yield_now().await;
         }
+        let choices = chooser.choices(|class, dead| self.room.is_scarce(class, dead));
+        let mut gains = BTreeMap::<ClassId, u64>::new();
+        for choice in choices.iter().filter(|choice| !choice.merge) {
+            *gains.entry(choice.class).or_default() += choice.dead_bytes;
+        }
+        self.room.note_look(of, gains);
         let mut state = self.state();
-        state.choices = chooser.choices().into();
+        state.choices = choices.into();
         state.scanned = Some(Instant::now());
         Ok(())
     }

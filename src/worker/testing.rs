@@ -17,6 +17,7 @@ use crate::meta::client::MetaClient;
 use crate::meta::command::{
     Answer, Command, FileUpdate, HotExtent, Inode, NewNode, SegmentCommit, segment_address,
 };
+use crate::meta::store::Totals;
 use crate::meta::testing::MemLog;
 use crate::net::{Operation, Peers, Priority, Request, Response, ShardKey};
 use crate::shard::serve::LocalPeers;
@@ -426,4 +427,14 @@ impl Room for Plenty {
     fn may_move(&self, _class: ClassId, _payload_bytes: u64, _gains: bool) -> bool {
         true
     }
+
+    fn is_scarce(&self, _class: ClassId, _dead_bytes: u64) -> bool {
+        false
+    }
+
+    fn is_awaited(&self) -> bool {
+        false
+    }
+
+    fn note_look(&self, _of: Totals, _gains: BTreeMap<ClassId, u64>) {}
 }

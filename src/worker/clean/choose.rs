@@ -24,12 +24,20 @@ pub struct CleanLimits {
     pub volume_dead_percent: u8,
     /// ... stripes are cleaned from this dead part on.
     pub pressed_dead_percent: u8,
+    /// Dead part of a stripe, in percent, from which on it is cleaned while its class is short of room.
+    pub scarce_dead_percent: u8,
 }
 
 impl Default for CleanLimits {
-    /// At one half dead, as much is freed as has to be moved.
+    /// At one half dead, as much is freed as has to be moved. Moving twenty times what it frees is better than to answer
+    /// that a volume is full which is not.
     fn default() -> Self {
-        Self { dead_percent: 50, volume_dead_percent: 25, pressed_dead_percent: 20 }
+        Self {
+            dead_percent: 50,
+            volume_dead_percent: 25,
+            pressed_dead_percent: 20,
+            scarce_dead_percent: 5,
+        }
     }
 }
 
@@ -42,6 +50,8 @@ pub struct Choice {
     pub class: ClassId,
     /// What has to be moved.
     pub live_bytes: u64,
+    /// What is free once that is moved and the stripes are deleted.
+    pub dead_bytes: u64,
     /// Whether they were chosen because they are short, not because they are dead.
     pub merge: bool,
 }
@@ -71,14 +81,20 @@ impl Found {
 pub(super) struct Chooser {
     limits: CleanLimits,
     payload: u128,
-    dead: u128,
+    dead: BTreeMap<ClassId, u64>,
     sparse: Vec<Found>,
     short: BTreeMap<ClassId, Vec<Found>>,
 }
 
 impl Chooser {
     pub(super) const fn new(limits: CleanLimits) -> Self {
-        Self { limits, payload: 0, dead: 0, sparse: Vec::new(), short: BTreeMap::new() }
+        Self {
+            limits,
+            payload: 0,
+            dead: BTreeMap::new(),
+            sparse: Vec::new(),
+            short: BTreeMap::new(),
+        }
     }
 
     /// Takes note of a stripe and of the bytes of its live frames.
@@ -87,8 +103,8 @@ impl Chooser {
         let live = live_bytes.min(payload);
         let found = Found { id: record.id, class: record.class_id, payload, live };
         self.payload += u128::from(payload);
-        self.dead += u128::from(found.dead());
-        if at_least(found.dead().into(), payload.into(), self.limits.pressed_dead_percent) {
+        *self.dead.entry(record.class_id).or_default() += found.dead();
+        if at_least(found.dead().into(), payload.into(), self.limits.scarce_dead_percent) {
             self.sparse.push(found);
             if self.sparse.len() >= 2 * KEPT_MAX {
                 self.shrink();
@@ -107,13 +123,21 @@ impl Chooser {
         self.sparse.truncate(KEPT_MAX);
     }
 
-    /// What to clean, the best first.
-    pub(super) fn choices(mut self) -> Vec<Choice> {
+    /// What to clean, the best first. `is_scarce` says whether a class is so short of room that so many dead bytes are
+    /// worth much work.
+    pub(super) fn choices(mut self, is_scarce: impl Fn(ClassId, u64) -> bool) -> Vec<Choice> {
         self.shrink();
         let limits = self.limits;
-        let pressed = at_least(self.dead, self.payload, limits.volume_dead_percent);
-        let percent = if pressed { limits.pressed_dead_percent } else { limits.dead_percent };
-        let sparse = |found: &Found| at_least(found.dead().into(), found.payload.into(), percent);
+        let dead: u128 = self.dead.values().map(|dead| u128::from(*dead)).sum();
+        let pressed = at_least(dead, self.payload, limits.volume_dead_percent);
+        let usual = if pressed { limits.pressed_dead_percent } else { limits.dead_percent };
+        self.dead.retain(|class, dead| is_scarce(*class, *dead));
+        let scarce = self.dead;
+        let sparse = |found: &Found| {
+            let is_scarce = scarce.contains_key(&found.class);
+            let percent = if is_scarce { limits.scarce_dead_percent } else { usual };
+            at_least(found.dead().into(), found.payload.into(), percent)
+        };
         self.sparse.retain(sparse);
 
         let mut classes: BTreeMap<ClassId, Vec<Found>> = BTreeMap::new();
@@ -135,7 +159,9 @@ impl Choice {
     fn of(found: &[Found], merge: bool) -> Option<Self> {
         let class = found.first()?.class;
         let stripes = found.iter().map(|found| found.id).collect();
-        Some(Self { stripes, class, live_bytes: found.iter().map(|found| found.live).sum(), merge })
+        let live_bytes = found.iter().map(|found| found.live).sum();
+        let dead_bytes = found.iter().map(Found::dead).sum();
+        Some(Self { stripes, class, live_bytes, dead_bytes, merge })
     }
 }
 

@@ -20,18 +20,84 @@ fn clean_in(rig: &Rig, room: Arc<dyn Room>) -> Clean {
     Clean::new(rig.meta.clone(), mover, room, CleanLimits::default())
 }
 
-/// Has room once it is told to, and remembers what it was asked for.
+/// Has room once it is told to, and remembers what it was asked for and told.
 #[derive(Debug, Default)]
 struct Scarce {
     room: AtomicBool,
+    /// There is room only for what makes room.
+    gains_only: AtomicBool,
+    awaited: AtomicBool,
     asked: Mutex<Vec<(ClassId, u64, bool)>>,
+    looks: Mutex<Vec<(Totals, BTreeMap<ClassId, u64>)>>,
 }
 
 impl Room for Scarce {
     fn may_move(&self, class: ClassId, payload_bytes: u64, gains: bool) -> bool {
         self.asked.lock().unwrap().push((class, payload_bytes, gains));
-        self.room.load(Ordering::SeqCst)
+        self.room.load(Ordering::SeqCst) && (gains || !self.gains_only.load(Ordering::SeqCst))
     }
+
+    fn is_scarce(&self, _class: ClassId, dead_bytes: u64) -> bool {
+        dead_bytes > 0 && self.is_awaited()
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::SeqCst)
+    }
+
+    fn note_look(&self, of: Totals, gains: BTreeMap<ClassId, u64>) {
+        self.looks.lock().unwrap().push((of, gains));
+    }
+}
+
+/// An eighth of a stripe is dead: that is worth nothing while there is room, and is given back to a writer who waits for it.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_room_gets_what_little_there_is() {
+    let rig = Rig::new("2+1", 3);
+    let ino = rig.create().await;
+    let old = rig.write(ino, 0, &noise(1, 8 * SEGMENT)).await;
+    punch(&rig, ino, 1, 1).await;
+    let expected = rig.read(ino).await;
+    let room = Arc::new(Scarce::default());
+    room.room.store(true, Ordering::SeqCst);
+    let clean = clean_in(&rig, room.clone());
+    settle(&clean).await;
+    assert_eq!(rig.dead(), []);
+    // The next look is long away, and the worker asks whether it is wanted sooner.
+    assert!(matches!(clean.step().await.unwrap(), Step::Throttled(pause) if pause <= ROOM_PAUSE));
+    room.awaited.store(true, Ordering::SeqCst);
+    tokio::time::sleep(ROOM_PAUSE).await;
+    settle(&clean).await;
+    assert_eq!(rig.dead(), [old]);
+    assert_eq!(rig.read(ino).await, expected);
+    tokio::time::sleep(ROOM_PAUSE).await;
+    settle(&clean).await;
+    let looks = room.looks.lock().unwrap().clone();
+    let gains: Vec<u64> = looks.iter().map(|(_of, gains)| gains.values().sum()).collect();
+    assert!(matches!(gains[..], [0, gain, 0] if gain >= SEGMENT as u64), "{gains:?}");
+    assert_eq!(looks[0].0, looks[1].0);
+    assert!(looks[2].0.dead_bytes > 0, "{:?}", looks[2].0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_merge_without_room_holds_nothing_up() {
+    let rig = Rig::new("2+1", 3);
+    let ino = rig.create().await;
+    for number in 0..4 {
+        rig.write(ino, number, &noise(number, SEGMENT)).await;
+    }
+    let room = Arc::new(Scarce::default());
+    room.room.store(true, Ordering::SeqCst);
+    room.gains_only.store(true, Ordering::SeqCst);
+    let clean = clean_in(&rig, room.clone());
+    settle(&clean).await;
+    let asked = room.asked.lock().unwrap().clone();
+    assert!(matches!(asked[..], [(_, _, false)]), "four short stripes would be one: {asked:?}");
+    let old = rig.write(ino, 8, &noise(9, 8 * SEGMENT)).await;
+    punch(&rig, ino, 9, 5).await;
+    tokio::time::sleep(SCAN_PAUSE).await;
+    settle(&clean).await;
+    assert_eq!(rig.dead(), [old]);
 }
 
 #[tokio::test]

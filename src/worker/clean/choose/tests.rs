@@ -19,13 +19,24 @@ fn record(id: u64, class: u16, payload_bytes: u64) -> StripeRecord {
     }
 }
 
-/// Checks which of these stripes (id, class, payload, live) are chosen, in groups.
+/// Checks which of these stripes (id, class, payload, live) are chosen, in groups, while there is room.
 fn check(stripes: &[(u64, u16, u64, u64)], expected: &[(bool, &[u64])]) {
+    check_in(&[], stripes, expected);
+}
+
+/// As `check`, with classes that users may write only so many bytes of.
+fn check_in(
+    writable: &[(u16, u64)],
+    stripes: &[(u64, u16, u64, u64)],
+    expected: &[(bool, &[u64])],
+) {
     let mut chooser = Chooser::new(CleanLimits::default());
     for (id, class, payload, live) in stripes {
         chooser.note(&record(*id, *class, *payload), *live, *id != 999);
     }
-    let found = chooser.choices();
+    let found = chooser.choices(|class, dead| {
+        writable.iter().any(|(short, writable)| ClassId(*short) == class && *writable < dead)
+    });
     let found: Vec<(bool, Vec<u64>)> = found
         .into_iter()
         .map(|choice| (choice.merge, choice.stripes.into_iter().map(|id| id.0).collect()))
@@ -61,6 +72,20 @@ fn a_volume_with_much_dead_data_is_cleaned_harder() {
     let stripes = [(1, 1, FULL, FULL / 4 * 3), (2, 1, FULL, FULL / 4 * 3)];
     check(&stripes, &[(false, &[1]), (false, &[2])]);
     check(&[&stripes[..], &[(3, 1, FULL, FULL)]].concat(), &[]);
+}
+
+#[test]
+fn a_class_without_room_is_cleaned_for_little() {
+    let dead = |id, class, percent: u64| (id, class, FULL, FULL / 100 * (100 - percent));
+    let stripes = [dead(1, 1, 4), dead(2, 1, 6), dead(3, 1, 26), dead(4, 2, 26)];
+    let chosen: &[(bool, &[u64])] = &[(false, &[3]), (false, &[2])];
+    check(&stripes, &[]);
+    // 36 percent of a stripe are dead in the first class.
+    check_in(&[(1, FULL / 3)], &stripes, chosen);
+    check_in(&[(1, FULL / 2)], &stripes, &[]);
+    check_in(&[(3, 0)], &stripes, &[]);
+    // Nothing is gained where nothing is dead.
+    check_in(&[(1, 0)], &[(1, 1, FULL, FULL)], &[]);
 }
 
 #[test]
