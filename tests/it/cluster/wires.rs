@@ -12,9 +12,10 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a read may take that meets a cable which was pulled just now, beside other tests that keep all processors busy.
-/// One that waits for the silent node takes ten seconds.
-const FIRST_READ: Duration = Duration::from_secs(8);
+/// How long a read may take that meets a cable which was pulled just now.
+const FIRST_READ: Duration = Duration::from_secs(2);
+/// How often that is tried: beside other tests that keep all processors busy, anything may take seconds once.
+const TRIES: usize = 3;
 /// Bytes of one read.
 const PIECE_BYTES: usize = 256 << 10;
 /// Port of a node; each has an address of its own.
@@ -141,15 +142,28 @@ fn slowest_read(mnt: &Path) -> Duration {
     slowest
 }
 
+/// Makes a node fall silent and reads around it at once, until that was quick.
+fn read_at_silence(cluster: &Cluster, silence: impl Fn(), end: impl Fn()) {
+    let mut slowest = Vec::new();
+    loop {
+        silence();
+        drop_caches();
+        slowest.push(slowest_read(&cluster.volume.mnt()));
+        if slowest.last() < Some(&FIRST_READ) {
+            return;
+        }
+        assert!(slowest.len() < TRIES, "reads took {slowest:?}");
+        end();
+        wait_whole(&cluster.volume);
+    }
+}
+
 #[test]
 fn a_cable_is_pulled_and_plugged_in() {
     let cluster = cluster();
     let mnt = cluster.volume.mnt();
     for (number, wire) in wires(&cluster).into_iter().take(2).enumerate() {
-        wire.pull();
-        drop_caches();
-        let first = slowest_read(&mnt);
-        assert!(first < FIRST_READ, "a read took {first:?}");
+        read_at_silence(&cluster, || wire.pull(), || wire.plug_in());
         wait_down(&cluster.volume, 2);
         drop_caches();
         check_files(&mnt);
@@ -219,10 +233,7 @@ fn a_node_that_hears_and_is_not_heard_holds_nobody_up() {
     let cluster = cluster();
     let mnt = cluster.volume.mnt();
     let wire = wires(&cluster)[2];
-    wire.mute();
-    drop_caches();
-    let first = slowest_read(&mnt);
-    assert!(first < FIRST_READ, "a read took {first:?}");
+    read_at_silence(&cluster, || wire.mute(), || wire.unmute());
     fsynced_write(&mnt.join("despite"), &pattern(4, 2_000_000));
     wait_down(&cluster.volume, 2);
     wire.unmute();
