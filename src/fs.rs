@@ -163,7 +163,7 @@ impl Fs {
     /// A file system over `parts`. Reads the next inode number from the metadata: no other `Fs` may write to the
     /// same metadata.
     pub fn new(parts: FsParts) -> Result<Self> {
-        let next_ino = parts.meta.view()?.totals()?.next_ino;
+        let next_ino = parts.meta.totals().next_ino;
         let options = parts.options;
         Ok(Self {
             meta: parts.meta,
@@ -241,9 +241,8 @@ impl Fs {
             return Ok(node);
         }
         loop {
-            let view = self.meta.view()?;
-            let inode = view.inode(ino)?.ok_or(Posix::Stale)?;
-            if let Some(node) = self.nodes.enter(inode, view.applied()?) {
+            let (inode, position) = self.meta.inode(ino)?;
+            if let Some(node) = self.nodes.enter(inode.ok_or(Posix::Stale)?, position) {
                 return Ok(node);
             }
         }
@@ -252,9 +251,8 @@ impl Fs {
     /// The node that a name leads to, without counting a look-up.
     fn child(&self, parent: Ino, name: &[u8]) -> Result<Arc<Node>> {
         loop {
-            let view = self.meta.view()?;
-            let inode = view.lookup_inode(parent, name)?.ok_or(Posix::NotFound)?;
-            if let Some(node) = self.nodes.enter(inode, view.applied()?) {
+            let (inode, position) = self.meta.lookup_inode(parent, name)?;
+            if let Some(node) = self.nodes.enter(inode.ok_or(Posix::NotFound)?, position) {
                 return Ok(node);
             }
         }
@@ -265,9 +263,8 @@ impl Fs {
         if node.locked().is_current() {
             return Ok(());
         }
-        let view = self.meta.view()?;
-        if let Some(inode) = view.inode(node.ino)? {
-            node.install(inode, view.applied()?);
+        if let (Some(inode), position) = self.meta.inode(node.ino)? {
+            node.install(inode, position);
         }
         Ok(())
     }

@@ -72,7 +72,7 @@ impl Fs {
     pub async fn statfs(&self, ino: Ino) -> Result<StatFs> {
         let class = self.node(ino)?.locked().inode.class;
         let space = self.space.space(class);
-        let inodes = self.meta.view()?.totals()?.inodes;
+        let inodes = self.meta.totals().inodes;
         let dirty = self.data.total_dirty_bytes();
         let blocks = |bytes: u64| bytes / u64::from(STATFS_BLOCK_BYTES);
         let available_bytes = space.available_bytes.saturating_sub(dirty);

@@ -4,9 +4,9 @@
 use crate::error::{Error, Result};
 use crate::meta::changes::Changes;
 use crate::meta::command::{Answer, Command, Inode};
-use crate::meta::store::View;
+use crate::meta::store::{Totals, View};
 use crate::meta::{Log, Reply};
-use crate::types::LogPosition;
+use crate::types::{Ino, LogPosition};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -14,6 +14,15 @@ use std::sync::Arc;
 pub trait Views: Send + Sync + Debug {
     /// The state as of the last applied command.
     fn view(&self) -> Result<View>;
+
+    /// As `Store::inode`.
+    fn inode(&self, ino: Ino) -> Result<(Option<Inode>, LogPosition)>;
+
+    /// As `Store::lookup_inode`.
+    fn lookup_inode(&self, parent: Ino, name: &[u8]) -> Result<(Option<Inode>, LogPosition)>;
+
+    /// As `Store::totals`.
+    fn totals(&self) -> Totals;
 
     /// Counts of what was changed.
     fn changes(&self) -> &Changes;
@@ -85,5 +94,20 @@ impl MetaClient {
     /// The state as of the last applied command.
     pub fn view(&self) -> Result<View> {
         self.views.view()
+    }
+
+    /// One inode, orphans included, and the position that it was true at. Where changes go on it is cheaper than a view.
+    pub fn inode(&self, ino: Ino) -> Result<(Option<Inode>, LogPosition)> {
+        self.views.inode(ino)
+    }
+
+    /// A name's inode, and the position that it was true at. Where changes go on it is cheaper than a view.
+    pub fn lookup_inode(&self, parent: Ino, name: &[u8]) -> Result<(Option<Inode>, LogPosition)> {
+        self.views.lookup_inode(parent, name)
+    }
+
+    /// Sums over the volume as of the last applied command.
+    pub fn totals(&self) -> Totals {
+        self.views.totals()
     }
 }

@@ -16,11 +16,11 @@ use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::limits::COMMAND_BYTES_MAX;
 use crate::meta::changes::Changes;
 use crate::meta::client::Views;
-use crate::meta::command::Command;
-use crate::meta::store::View;
+use crate::meta::command::{Command, Inode};
+use crate::meta::store::{Totals, View};
 use crate::meta::{Log, Reply};
 use crate::sync::atomic::Ordering;
-use crate::types::{DiskId, Epoch, LogPosition};
+use crate::types::{DiskId, Epoch, Ino, LogPosition};
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -294,6 +294,18 @@ impl Log for LocalLog {
 impl Views for LocalLog {
     fn view(&self) -> Result<View> {
         self.shared.store().view()
+    }
+
+    fn inode(&self, ino: Ino) -> Result<(Option<Inode>, LogPosition)> {
+        self.shared.store().inode(ino)
+    }
+
+    fn lookup_inode(&self, parent: Ino, name: &[u8]) -> Result<(Option<Inode>, LogPosition)> {
+        self.shared.store().lookup_inode(parent, name)
+    }
+
+    fn totals(&self) -> Totals {
+        self.shared.store().totals()
     }
 
     fn changes(&self) -> &Changes {

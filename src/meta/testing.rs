@@ -4,11 +4,11 @@ use crate::class::Class;
 use crate::error::Result;
 use crate::meta::changes::Changes;
 use crate::meta::client::{MetaClient, Views};
-use crate::meta::command::Command;
-use crate::meta::store::{Store, View};
+use crate::meta::command::{Command, Inode};
+use crate::meta::store::{Store, Totals, View};
 use crate::meta::{Log, Reply};
 use crate::sync::{Arc, Mutex};
-use crate::types::{Incarnation, LogPosition, Timestamp};
+use crate::types::{Incarnation, Ino, LogPosition, Timestamp};
 use futures_util::future::BoxFuture;
 
 /// A log in memory.
@@ -95,6 +95,18 @@ impl Log for MemLog {
 impl Views for MemLog {
     fn view(&self) -> Result<View> {
         self.store.view()
+    }
+
+    fn inode(&self, ino: Ino) -> Result<(Option<Inode>, LogPosition)> {
+        self.store.inode(ino)
+    }
+
+    fn lookup_inode(&self, parent: Ino, name: &[u8]) -> Result<(Option<Inode>, LogPosition)> {
+        self.store.lookup_inode(parent, name)
+    }
+
+    fn totals(&self) -> Totals {
+        self.store.totals()
     }
 
     fn changes(&self) -> &Changes {

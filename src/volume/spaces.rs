@@ -114,7 +114,7 @@ impl Spaces {
 
     /// Has the cleaner look more often until the answer is dropped.
     fn wait_for_cleaning(&self) -> Result<Waiting<'_>> {
-        let of = self.meta.view()?.totals()?;
+        let of = self.meta.totals();
         let mut cleaning = self.cleaning();
         cleaning.waiting += 1;
         Ok(Waiting { spaces: self, looks: cleaning.looks, of })
@@ -228,8 +228,7 @@ fn room(standing: &[(Share, Labels)], class: &Class, totals: &Totals) -> SpaceFo
 
 impl Room for Spaces {
     fn may_move(&self, class: ClassId, payload_bytes: u64, gains: bool) -> bool {
-        let Ok(totals) = self.meta.view().and_then(|view| view.totals()) else { return false };
-        if gains && totals.dead_bytes == 0 {
+        if gains && self.meta.totals().dead_bytes == 0 {
             // There is nothing to wait for, and no other way to get room.
             return true;
         }

@@ -134,7 +134,7 @@ impl Clean {
     /// Looks at all stripes and keeps the best choices.
     async fn scan(&self) -> Result<()> {
         let refused = self.state().refused.clone();
-        let of = self.meta.view()?.totals()?;
+        let of = self.meta.totals();
         let mut chooser = Chooser::new(self.limits);
         let mut after = None;
         loop {

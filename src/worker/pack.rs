@@ -127,7 +127,7 @@ impl Pack {
     }
 
     async fn pack(&self) -> Result<Step> {
-        let hot_bytes = self.meta.view()?.totals()?.hot_bytes;
+        let hot_bytes = self.meta.totals().hot_bytes;
         let Some(cursor) = self.begin(hot_bytes) else { return Ok(Step::Idle) };
         let batch = gather(&self.meta.view()?, cursor)?;
         let next = batch.next;

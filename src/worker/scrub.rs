@@ -252,7 +252,7 @@ impl Scrub {
         let most = self.parts.limits.bytes_per_second.max(1);
         let pace = match self.parts.limits.period {
             Some(period) if !state.hurried => {
-                let all = self.parts.meta.view()?.totals()?.stripe_bytes;
+                let all = self.parts.meta.totals().stripe_bytes;
                 let seconds = (period.as_secs() * PACE_PERCENT / 100).max(1);
                 (all / seconds).clamp(PACE_MIN.min(most), most)
             }

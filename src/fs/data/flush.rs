@@ -198,7 +198,7 @@ impl Data {
         }
         if let How::BySize { hot_bytes_max } = how
             && large.iter().map(|snapshot| snapshot.bytes()).sum::<u64>() <= hot_bytes_max
-            && self.meta.view()?.totals()?.hot_bytes <= self.limits.hot_bytes
+            && self.meta.totals().hot_bytes <= self.limits.hot_bytes
         {
             small = std::mem::take(&mut large);
         }

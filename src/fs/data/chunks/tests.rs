@@ -2,11 +2,11 @@ use super::ChunkCache;
 use crate::error::Result;
 use crate::meta::changes::Changes;
 use crate::meta::client::{MetaClient, Views};
-use crate::meta::command::{Command, FileUpdate, NewNode};
-use crate::meta::store::View;
+use crate::meta::command::{Command, FileUpdate, Inode, NewNode};
+use crate::meta::store::{Totals, View};
 use crate::meta::testing::MemLog;
 use crate::sync::{Arc, Mutex};
-use crate::types::{ChunkIndex, FileKind, Ino, ROOT_INO, Timestamp};
+use crate::types::{ChunkIndex, FileKind, Ino, LogPosition, ROOT_INO, Timestamp};
 use bytes::Bytes;
 
 const INO: Ino = Ino(10);
@@ -25,6 +25,18 @@ impl Views for Racing {
             self.log.apply(command).unwrap();
         }
         view
+    }
+
+    fn inode(&self, ino: Ino) -> Result<(Option<Inode>, LogPosition)> {
+        self.log.inode(ino)
+    }
+
+    fn lookup_inode(&self, parent: Ino, name: &[u8]) -> Result<(Option<Inode>, LogPosition)> {
+        self.log.lookup_inode(parent, name)
+    }
+
+    fn totals(&self) -> Totals {
+        self.log.totals()
     }
 
     fn changes(&self) -> &Changes {
