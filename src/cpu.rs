@@ -40,7 +40,7 @@ impl Cpu {
     /// clock waits for it. May be cancelled: the work then still ends, unheard.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
-        if self.inline || cfg!(shuttle) {
+        if self.inline || cfg!(feature = "shuttle") {
             // With shuttle no thread of the runtime may come near the locks.
             return work();
         }

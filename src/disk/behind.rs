@@ -23,7 +23,7 @@ mod tests;
 /// Most bytes that wait to be written; who writes more waits.
 const QUEUE_BYTES: usize = 8 << 20;
 /// Most calls that wait.
-const QUEUE_CALLS: usize = if cfg!(shuttle) { 2 } else { 4096 };
+const QUEUE_CALLS: usize = if cfg!(feature = "shuttle") { 2 } else { 4096 };
 /// How long writes gather before the thread is at them: waking it for each page would cost more than the page.
 const LINGER: Duration = Duration::from_millis(5);
 /// Waiting bytes at which it gathers no more.

@@ -201,7 +201,7 @@ impl LocalLog {
         if let Poll::Ready(answer) = futures_util::poll!(&mut work) {
             return answer;
         }
-        if cfg!(shuttle) {
+        if cfg!(feature = "shuttle") {
             // There no caller goes away, and no runtime is there to hand work to.
             return work.await;
         }

@@ -30,7 +30,7 @@ mod medium;
 mod mend;
 mod metrics;
 mod model;
-#[cfg(shuttle)]
+#[cfg(feature = "shuttle")]
 mod orders;
 mod posix;
 mod power;

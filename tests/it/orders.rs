@@ -1,5 +1,5 @@
 //! The orders in which threads can run, as shuttle finds them: whoever waits is woken, answers are right, and what was
-//! acknowledged is there after a power cut. Built only with `--cfg shuttle` (`tests/suites/shuttle`).
+//! acknowledged is there after a power cut. Built only with the feature `shuttle` (`tests/suites/shuttle`).
 
 use crate::compare::{read_all, root_user};
 use crate::rig::Rig;
@@ -12,8 +12,11 @@ use ironfs::fs::attr::SetAttr;
 use ironfs::fs::file::WriteHow;
 use ironfs::fs::namespace::NewFile;
 use ironfs::lane::{Lane, Urgency};
+use ironfs::meta::command::{Command, Inode, SetAttributes};
+use ironfs::meta::store::Store;
 use ironfs::sync::{Arc, Mutex, thread};
-use ironfs::types::{FileKind, HandleId, Ino, ROOT_INO};
+use ironfs::types::{FileKind, HandleId, Ino, LogPosition, ROOT_INO, Timestamp};
+use redb::backends::InMemoryBackend;
 use shuttle::future::block_on;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
@@ -190,6 +193,51 @@ fn the_last_owner_of_a_lane_may_be_its_job() {
         });
         drop(lane);
         client.join().unwrap();
+    });
+}
+
+/// What the state at a position says of the root's mode: set by each command but the third, which is a large one.
+const MODES: [u32; 6] = [0, 0o755, 1, 2, 2, 3];
+
+/// Looks at the root in both ways: neither is older than what was answered before, or mixes two positions.
+fn look_at_root(store: &Store, answered: &Mutex<LogPosition>) {
+    let at_least = *answered.lock().unwrap();
+    let check = |inode: Option<Inode>, position: LogPosition| {
+        assert!(position >= at_least, "{position} was shown after {at_least} was answered");
+        assert_eq!(inode.unwrap().mode, MODES[usize::try_from(position.get()).unwrap()]);
+    };
+    let (inode, position) = store.inode(ROOT_INO).unwrap();
+    check(inode, position);
+    let view = store.view().unwrap();
+    check(view.inode(ROOT_INO).unwrap(), view.applied().unwrap());
+}
+
+/// A transaction stays open over commands: whoever looks still sees what was answered, whole.
+#[test]
+fn what_was_applied_is_seen_by_whoever_looks_afterwards() {
+    in_many_orders(1, || {
+        let store = Arc::new(Store::open(InMemoryBackend::new(), 1 << 20).unwrap());
+        let (class, time) = (CLASS.parse().unwrap(), Timestamp::default());
+        let genesis = Command::Genesis { class, uid: 0, gid: 0, time };
+        store.apply(LogPosition(0), &[genesis]).unwrap();
+        let answered = Arc::new(Mutex::new(store.applied()));
+        let lookers = (0..2).map(|_| (store.clone(), answered.clone())).map(|(store, answered)| {
+            thread::spawn(move || (0..3).for_each(|_turn| look_at_root(&store, &answered)))
+        });
+        let lookers: Vec<_> = lookers.collect();
+        let keeper = store.clone();
+        let keeper = thread::spawn(move || keeper.checkpoint().map(drop).unwrap());
+        for (position, mode) in (1_u64..).zip([Some(1), Some(2), None, Some(3)]) {
+            let set = SetAttributes { mode, ..SetAttributes::default() };
+            let command = match mode {
+                Some(_) => Command::SetAttributes { ino: ROOT_INO, set },
+                None => Command::Reap { chunks: 1 },
+            };
+            store.apply(LogPosition(position), &[command]).unwrap();
+            *answered.lock().unwrap() = store.applied();
+        }
+        look_at_root(&store, &answered);
+        lookers.into_iter().chain([keeper]).for_each(|thread| thread.join().unwrap());
     });
 }
 
