@@ -25,7 +25,8 @@ use crate::types::{FileKind, Ino, LogPosition, SegmentIndex, SlotIndex, Version}
 use bytes::Bytes;
 use redb::{Database, Durability, ReadableDatabase, WriteTransaction};
 
-/// Most commands of one transaction: bounds what a view waits for, and what is done again after an error.
+/// Most commands of one transaction: bounds what a view waits for, and what is kept to be done again after an error; the
+/// largest of them carry 64 KiB each.
 const OPEN_COMMANDS_MAX: usize = 512;
 
 /// The materialised state.
