@@ -156,6 +156,10 @@ impl ErasureCoder for ReedSolomon {
         } else {
             self.decode(cells, lost)
         };
+        if wanted().eq(Pattern::indexes(lost)) {
+            // What everybody asks for: no copy.
+            return Ok(made);
+        }
         let place = |index: usize| (lost & ((1 << index) - 1)).count_ones() as usize;
         let cell =
             |index: usize| cells[index].map_or_else(|| made[place(index)].clone(), <[u8]>::to_vec);

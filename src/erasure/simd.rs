@@ -118,22 +118,22 @@ impl Product {
         assert_eq!(cells.len(), self.inputs, "as many cells as the matrix has columns");
         assert!(cells.iter().all(|cell| cell.len() == length), "cells of one length");
         assert!(length.is_multiple_of(BLOCK_BYTES), "a cell of {length} bytes");
-        let mut made = vec![vec![0; length]; self.outputs];
+        // Not zeroed where a kernel stores each byte: that would cost an eighth of all time.
+        let mut made: Vec<_> = (0..self.outputs).map(|_row| Vec::with_capacity(length)).collect();
         match &self.tables {
             #[cfg(target_arch = "x86_64")]
             Tables::Affine(tables) => {
                 // SAFETY: `new` has seen that the processor has GFNI and AVX-512; lengths were checked above.
-                unsafe { multiply_affine(tables, cells, &mut made) };
+                unsafe { multiply_affine(tables, cells, &mut made, length) };
             }
             #[cfg(target_arch = "x86_64")]
             Tables::Nibbles(tables) => {
-                for (row, made) in tables.chunks(self.inputs).zip(&mut made) {
-                    // SAFETY: `new` has seen that the processor has AVX2; lengths were checked above.
-                    unsafe { multiply_nibbles(row, cells, made) };
-                }
+                // SAFETY: `new` has seen that the processor has AVX2; lengths were checked above.
+                unsafe { multiply_nibbles(tables, cells, &mut made, length) };
             }
             Tables::Halves(tables) => {
                 for (row, made) in tables.chunks(self.inputs).zip(&mut made) {
+                    made.resize(length, 0);
                     multiply_halves(row, cells, made);
                 }
             }
@@ -194,17 +194,22 @@ fn multiply_halves(row: &[[[u16; 256]; 2]], cells: &[&[u8]], made: &mut [u8]) {
 /// Two rows of the matrix at once, so that each cell is read once for both.
 ///
 /// # Safety
-/// The processor has GFNI and AVX-512F; all cells are as long as those made, a multiple of 64; `tables` has a table for
-/// each row and cell.
+/// The processor has GFNI and AVX-512F; all cells have `length` bytes, a multiple of 64, and those made room for them;
+/// `tables` has a table for each row and cell.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "gfni,avx512f")]
-unsafe fn multiply_affine(tables: &[[u64; 16]], cells: &[&[u8]], made: &mut [Vec<u8>]) {
+unsafe fn multiply_affine(
+    tables: &[[u64; 16]],
+    cells: &[&[u8]],
+    made: &mut [Vec<u8>],
+    length: usize,
+) {
     for (rows, made) in tables.chunks(2 * cells.len()).zip(made.chunks_mut(2)) {
         match made {
             // SAFETY: the caller's word.
-            [first, second] => unsafe { affine_rows(rows, cells, [first, second]) },
+            [first, second] => unsafe { affine_rows(rows, cells, [first, second], length) },
             // SAFETY: the caller's word.
-            [last] => unsafe { affine_rows(rows, cells, [last]) },
+            [last] => unsafe { affine_rows(rows, cells, [last], length) },
             _ => {}
         }
     }
@@ -220,8 +225,8 @@ unsafe fn affine_rows<const N: usize>(
     tables: &[[u64; 16]],
     cells: &[&[u8]],
     mut made: [&mut Vec<u8>; N],
+    length: usize,
 ) {
-    let length = made[0].len();
     let mut at = 0;
     while at + 2 * BLOCK_BYTES <= length {
         // SAFETY: two blocks lie behind `at`; the rest is the caller's word.
@@ -231,6 +236,10 @@ unsafe fn affine_rows<const N: usize>(
     if at < length {
         // SAFETY: as above, with one block.
         unsafe { affine_blocks::<N, 1>(tables, cells, &mut made, at) };
+    }
+    for made in made {
+        // SAFETY: all of them were stored.
+        unsafe { made.set_len(length) };
     }
 }
 
@@ -273,7 +282,7 @@ unsafe fn affine_blocks<const N: usize, const B: usize>(
     }
     for (made, sums) in made.iter_mut().zip(sums) {
         for (block, sum) in sums.into_iter().enumerate() {
-            // SAFETY: what is made is as long as the cells.
+            // SAFETY: what is made has room for as much as the cells have.
             unsafe {
                 _mm512_storeu_si512(made.as_mut_ptr().add(at + block * BLOCK_BYTES).cast(), sum);
             }
@@ -291,41 +300,121 @@ unsafe fn load_512(from: *const u8) -> __m512i {
     unsafe { _mm512_loadu_si512(from.cast()) }
 }
 
+/// Up to three rows of the matrix at once, as many as 16 registers hold the sums of, so that each cell is loaded and cut
+/// into nibbles once for all of them.
+///
 /// # Safety
-/// The processor has AVX2; all cells are as long as the one made, a multiple of 64.
+/// The processor has AVX2; all cells have `length` bytes, a multiple of 64, and those made room for them; `tables` has a
+/// table for each row and cell.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-unsafe fn multiply_nibbles(row: &[[[u8; 16]; 8]], cells: &[&[u8]], made: &mut [u8]) {
-    let mask = _mm256_set1_epi8(0x0f);
+unsafe fn multiply_nibbles(
+    tables: &[[[u8; 16]; 8]],
+    cells: &[&[u8]],
+    made: &mut [Vec<u8>],
+    length: usize,
+) {
+    for (rows, made) in tables.chunks(3 * cells.len()).zip(made.chunks_mut(3)) {
+        match made {
+            // SAFETY: the caller's word.
+            [first, second, third] => unsafe {
+                nibble_rows::<3, 1>(rows, cells, [first, second, third], length);
+            },
+            // SAFETY: the caller's word.
+            [first, second] => unsafe { nibble_rows::<2, 1>(rows, cells, [first, second], length) },
+            // SAFETY: the caller's word.
+            [last] => unsafe { nibble_rows::<1, 2>(rows, cells, [last], length) },
+            _ => {}
+        }
+    }
+}
+
+/// `N` rows of the matrix, `B` blocks at a time.
+///
+/// # Safety
+/// As for `multiply_nibbles`.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn nibble_rows<const N: usize, const B: usize>(
+    tables: &[[[u8; 16]; 8]],
+    cells: &[&[u8]],
+    mut made: [&mut Vec<u8>; N],
+    length: usize,
+) {
     let mut at = 0;
-    while at < made.len() {
-        let mut sums = [_mm256_setzero_si256(); 2];
-        for (tables, cell) in row.iter().zip(cells) {
-            // SAFETY: a block lies behind `at`, its low half in its first 32 bytes.
-            let halves: [__m256i; 2] = unsafe {
-                let low = cell.as_ptr().add(at);
-                [_mm256_loadu_si256(low.cast()), _mm256_loadu_si256(low.add(BLOCK_SYMBOLS).cast())]
-            };
-            let nibbles = halves.map(|half| {
-                let upper = _mm256_srli_epi16::<4>(half);
-                [_mm256_and_si256(half, mask), _mm256_and_si256(upper, mask)]
-            });
-            for (nibble, tables) in nibbles.as_flattened().iter().zip(tables.chunks_exact(2)) {
-                for (sum, table) in sums.iter_mut().zip(tables) {
-                    // SAFETY: a table has 16 bytes.
-                    let table = unsafe { _mm_loadu_si128(table.as_ptr().cast()) };
-                    let table = _mm256_broadcastsi128_si256(table);
-                    *sum = _mm256_xor_si256(*sum, _mm256_shuffle_epi8(table, *nibble));
+    while at + B * BLOCK_BYTES <= length {
+        // SAFETY: `B` blocks lie behind `at`; the rest is the caller's word.
+        unsafe { nibble_blocks::<N, B>(tables, cells, &mut made, at) };
+        at += B * BLOCK_BYTES;
+    }
+    while at < length {
+        // SAFETY: as above, with one block.
+        unsafe { nibble_blocks::<N, 1>(tables, cells, &mut made, at) };
+        at += BLOCK_BYTES;
+    }
+    for made in made {
+        // SAFETY: all of them were stored.
+        unsafe { made.set_len(length) };
+    }
+}
+
+/// # Safety
+/// As for `multiply_nibbles`, and `B` blocks lie behind `at`.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn nibble_blocks<const N: usize, const B: usize>(
+    tables: &[[[u8; 16]; 8]],
+    cells: &[&[u8]],
+    made: &mut [&mut Vec<u8>; N],
+    at: usize,
+) {
+    // Loops count, and arrays are taken by index, so that the compiler unrolls all of it and keeps it in registers.
+    let mut sums = [[[_mm256_setzero_si256(); 2]; B]; N];
+    for (number, cell) in cells.iter().enumerate() {
+        let mut nibbles = [[_mm256_setzero_si256(); 4]; B];
+        for (block, nibbles) in nibbles.iter_mut().enumerate() {
+            // SAFETY: `at + (block + 1) * 64` is at most the length of the cell.
+            *nibbles = unsafe { load_nibbles(cell.as_ptr().add(at + block * BLOCK_BYTES)) };
+        }
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let tables = &tables[row * cells.len() + number];
+            for (number, table) in tables.iter().enumerate() {
+                // SAFETY: a table has 16 bytes.
+                let table = unsafe { _mm_loadu_si128(table.as_ptr().cast()) };
+                let table = _mm256_broadcastsi128_si256(table);
+                for block in 0..B {
+                    let image = _mm256_shuffle_epi8(table, nibbles[block][number / 2]);
+                    let sum = &mut sums[block][number % 2];
+                    *sum = _mm256_xor_si256(*sum, image);
                 }
             }
         }
-        for (half, sum) in sums.into_iter().enumerate() {
-            // SAFETY: as for the loads.
+    }
+    for (made, sums) in made.iter_mut().zip(sums) {
+        for (half, sum) in sums.as_flattened().iter().enumerate() {
+            // SAFETY: what is made has room for as much as the cells have.
             unsafe {
                 let to = made.as_mut_ptr().add(at + half * BLOCK_SYMBOLS);
-                _mm256_storeu_si256(to.cast(), sum);
+                _mm256_storeu_si256(to.cast(), *sum);
             }
         }
-        at += BLOCK_BYTES;
     }
+}
+
+/// The nibbles of 32 symbols, from the lowest, each in the low half of its byte.
+///
+/// # Safety
+/// 64 bytes lie behind `from`.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn load_nibbles(from: *const u8) -> [__m256i; 4] {
+    let mask = _mm256_set1_epi8(0x0f);
+    // SAFETY: the caller's word.
+    let (low, high) = unsafe {
+        (_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(BLOCK_SYMBOLS).cast()))
+    };
+    let upper = |bytes| _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), mask);
+    [_mm256_and_si256(low, mask), upper(low), _mm256_and_si256(high, mask), upper(high)]
 }

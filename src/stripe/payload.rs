@@ -106,7 +106,7 @@ impl Payload {
             data.push(self.cell(start, bytes));
             start += length;
         }
-        let mut parity = vec![vec![0; bytes]; usize::from(scheme.m())];
+        let mut parity: Vec<_> = (0..scheme.m()).map(|_cell| vec![0; bytes]).collect();
         let sources: Vec<&[u8]> = data.iter().map(Vec::as_slice).collect();
         let mut targets: Vec<&mut [u8]> = parity.iter_mut().map(Vec::as_mut_slice).collect();
         let timer = self.encoding.start();
