@@ -8,15 +8,21 @@ mod workload;
 use crate::compare::Checked;
 use crate::rig::{Budget, Rig, run};
 use crate::sim::disk::{Call, SimRng};
-use check::check;
+use check::{Depth, check};
 use workload::{Kind, Op, Record, generate, record};
 
 /// Seconds that the harness runs in `cargo test`.
 const SECONDS: u64 = 25;
 /// Moments of a history at which the power is cut.
 const CUTS: u64 = 6;
-/// States that are tried of each.
-const STATES: usize = 3;
+/// States that are tried of each: nothing and everything of what was in doubt, and parts of it.
+const STATES: usize = 8;
+/// Of one history in so many the power is cut behind every sync.
+const DEEP: u64 = 25;
+/// States that are tried of each of those: every subset and torn writes, if so many are enough.
+const DEEP_STATES: usize = 64;
+/// In one of those moments: every subset of up to ten operations.
+const DEEPEST_STATES: usize = 1100;
 /// Histories within which a planted bug has to be found.
 const PLANTED_HISTORIES: u64 = 60;
 const CLASS: &str = "2+2";
@@ -25,13 +31,14 @@ const DISKS: usize = 5;
 #[test]
 fn crash() {
     let budget = Budget::new("crash::crash", SECONDS);
-    let mut states = 0;
+    let mut tried = Tried::default();
     budget.spend(|seed| {
         let record = recorded(seed, &generate(seed), Plant::Nothing)?;
-        states += cuts(seed, &record)?;
-        Ok(())
+        cuts(seed, &record, &mut tried)
     });
-    println!("crash: {states} states after a power cut");
+    let Tried { states, cuts, exhaustive } = tried;
+    println!("crash: {states} states after {cuts} power cuts, every subset of {exhaustive}");
+    assert!(exhaustive > 0 || !budget.is_long(), "no cut was tried with every subset");
 }
 
 /// A bug that a harness has to find.
@@ -61,35 +68,63 @@ fn recorded(seed: u64, ops: &[Op], plant: Plant) -> Checked<Record> {
     })
 }
 
-/// Cuts the power at some moments of a history; answers how many states were tried.
-fn cuts(seed: u64, record: &Record) -> Checked<u64> {
+/// States that were tried, and cuts of which all subsets were among them.
+#[derive(Clone, Copy, Default, Debug)]
+struct Tried {
+    states: u64,
+    cuts: u64,
+    exhaustive: u64,
+}
+
+/// Cuts the power at some moments of a history, of one in `DEEP` behind every sync.
+fn cuts(seed: u64, record: &Record, tried: &mut Tried) -> Checked {
+    let machine = &record.rig.machine;
     let mut rng = SimRng::new(seed ^ 0x00c0_ffee);
-    let points: Vec<usize> = record.rig.machine.sync_points();
-    let points: Vec<usize> = points.into_iter().filter(|at| *at >= record.first()).collect();
-    let mut tried = 0;
+    let mut points: Vec<usize> = machine.sync_points();
+    points.retain(|at| *at >= record.first());
+    if seed % DEEP == 0 && !points.is_empty() {
+        let deepest = rng.below(points.len() as u64);
+        for (number, at) in (0..).zip(points) {
+            let states = if number == deepest { DEEPEST_STATES } else { DEEP_STATES };
+            cut(record, at, states, &mut rng, tried)?;
+        }
+        return Ok(());
+    }
     for _cut in 0..CUTS {
-        let any = record.first() as u64
-            + rng.below((record.rig.machine.journal_len() - record.first()) as u64 + 1);
+        let any =
+            record.first() as u64 + rng.below((machine.journal_len() - record.first()) as u64 + 1);
         let at = match rng.below(4) {
             0 => usize::try_from(any).unwrap(),
             _ if points.is_empty() => continue,
             _ => points[usize::try_from(rng.below(points.len() as u64)).unwrap()],
         };
-        let states = record.rig.machine.crash_states(at, STATES, rng.next());
-        for (number, state) in states.enumerate() {
-            tried += 1;
-            let nested = if rng.below(3) == 0 { Some(rng.next()) } else { None };
-            let rig = record.rig.after_crash(state.image);
-            // Tidying up takes the longest: it is waited for once in a while.
-            let how = (rng.below(5) == 0, nested);
-            let checked = run(check(record, at, rig, how));
-            checked.map_err(|wrong| {
-                let story = record.story(at);
-                format!("power cut at {at}, state {number}: {wrong}\n{story}")
-            })?;
-        }
+        cut(record, at, STATES, &mut rng, tried)?;
     }
-    Ok(tried)
+    Ok(())
+}
+
+/// Cuts the power before operation `at` of the journal, and checks up to `limit` states that this can leave; if that is not
+/// every subset of what is in doubt, no more than `DEEP_STATES`.
+fn cut(record: &Record, at: usize, limit: usize, rng: &mut SimRng, tried: &mut Tried) -> Checked {
+    let states = record.rig.machine.crash_states(at, limit, rng.next());
+    let limit = if states.is_exhaustive() { limit } else { limit.min(DEEP_STATES) };
+    tried.cuts += 1;
+    tried.exhaustive += u64::from(states.is_exhaustive());
+    for (number, state) in states.take(limit).enumerate() {
+        tried.states += 1;
+        let rig = record.rig.after_crash(state.image);
+        let depth = Depth {
+            untouched: rng.below(2) == 0,
+            nested: if rng.below(3) == 0 { Some(rng.next()) } else { None },
+            // Tidying up takes the longest: it is waited for once in a while.
+            settles: rng.below(5) == 0,
+        };
+        run(check(record, at, rig, depth)).map_err(|wrong| {
+            let (story, choices) = (record.story(at), state.choices);
+            format!("power cut at {at}, state {number}: {wrong}\n{story}of what was in doubt: {choices:?}")
+        })?;
+    }
+    Ok(())
 }
 
 /// The harness must notice a planted bug.
@@ -99,7 +134,9 @@ fn notices(plant: Plant) {
             Plant::Reclaim => overwrite(),
             _ => generate(seed),
         };
-        recorded(seed, &ops, plant).and_then(|record| cuts(seed, &record)).err()
+        recorded(seed, &ops, plant)
+            .and_then(|record| cuts(seed, &record, &mut Tried::default()))
+            .err()
     });
     let found = found.expect("the planted bug has to be found");
     println!("{plant:?}: {}", found.lines().next().unwrap_or_default());
@@ -114,6 +151,11 @@ fn overwrite() -> Vec<Op> {
 #[test]
 fn notices_file_syncs_that_do_nothing() {
     notices(Plant::Skip(Call::SyncData));
+}
+
+#[test]
+fn notices_shard_syncs_that_do_nothing() {
+    notices(Plant::Skip(Call::SyncShard));
 }
 
 #[test]

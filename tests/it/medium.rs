@@ -8,6 +8,7 @@ use crate::real::{Volume, ironfs, pattern};
 use crate::sim::disk::{Call, SimMachine};
 use std::cell::RefCell;
 use std::fs;
+use std::io::Write as _;
 use std::time::Duration;
 
 const DISKS: usize = 6;
@@ -64,6 +65,57 @@ fn the_harness_notices_syncs_that_do_nothing() {
     assert!(lost.is_err(), "nothing that was synced is there, and nobody has noticed");
     // It may not even have been mounted.
     drop(ironfs().arg("umount").arg(volume.mnt()).output().unwrap());
+    drop(volume);
+    medium.unmount();
+}
+
+/// The disks are full before the program knows, then the power goes, and then there is room again.
+#[test]
+fn disks_that_fill_up_below_the_program() {
+    /// What they have room for beyond what they hold, which is less than the program has measured last.
+    const ROOM: u64 = 24 << 20;
+    const LARGE: u64 = 1 << 40;
+    let machine = RefCell::new(SimMachine::new(1, DISKS));
+    let (volume, medium) = volume_on(&machine.borrow());
+    volume.mount();
+    write_files(&volume.mnt());
+    volume.sync();
+    let resize = |bytes: &dyn Fn(u64) -> u64| {
+        let machine = machine.borrow();
+        (0..DISKS).for_each(|disk| machine.full(disk, bytes(machine.used_bytes(disk))));
+    };
+    resize(&|used| used + ROOM);
+    let path = |number: u64| volume.mnt().join(format!("more{number}"));
+    let write = |number: u64| -> std::io::Result<()> {
+        let mut file = fs::File::create(path(number))?;
+        file.write_all(&pattern(number, 3_000_000))?;
+        file.sync_all()
+    };
+    let (fsynced, error) = (0..100)
+        .find_map(|number| write(number).err().map(|error| (number, error)))
+        .expect("they are full");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "after {fsynced} files: {error}");
+    assert!(fsynced > 0, "there was room for some");
+    let check = || {
+        check_files(&volume.mnt());
+        for number in 0..fsynced {
+            assert!(fs::read(path(number)).unwrap() == pattern(number, 3_000_000), "{number}");
+        }
+    };
+    drop_caches();
+    check();
+    volume.kill();
+    cut(&machine, &medium, STATES, 3);
+    resize(&|_used| LARGE);
+    volume.mount();
+    check();
+    write(100).unwrap();
+    volume.wait_status("all is whole", |status| {
+        let margins = status["stripes_by_margin"].as_object().unwrap();
+        status["state"] == "healthy" && margins.keys().all(|margin| margin == "2")
+    });
+    volume.umount();
+    volume.fsck();
     drop(volume);
     medium.unmount();
 }

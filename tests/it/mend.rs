@@ -16,8 +16,8 @@ use std::time::Duration;
 const SECONDS: u64 = 12;
 /// Moments of a history at which the power is cut.
 const CUTS: u64 = 8;
-/// States that are tried of each.
-const STATES: usize = 3;
+/// States that are tried of each: nothing and everything of what was in doubt, and parts of it.
+const STATES: usize = 4;
 /// Histories within which a planted bug has to be found.
 const PLANTED_HISTORIES: u64 = 20;
 const CLASS: &str = "4+2";

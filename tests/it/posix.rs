@@ -12,10 +12,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-/// A mounted volume.
+/// A mounted volume; with `IRONFS_LOSE=1` or `2` so many of its disks go away right after, for good.
 fn mounted() -> Volume {
     let volume = Volume::format("4+2", 6);
     volume.mount();
+    let lost = std::env::var("IRONFS_LOSE").map_or(0, |lost| lost.parse().expect("1 or 2 disks"));
+    for disk in volume.disks.iter().take(lost) {
+        std::fs::rename(disk, disk.with_extension("away")).unwrap();
+    }
     volume
 }
 

@@ -54,6 +54,11 @@ impl Rig {
         Self { machine, bus, ..self.clone() }
     }
 
+    /// Whether the disks are those of nodes.
+    pub(crate) const fn is_over_nodes(&self) -> bool {
+        self.bus.is_some()
+    }
+
     /// Number of the latest mount over a network.
     pub(crate) fn mount_id(&self) -> MountId {
         MountId(self.mount.load(Ordering::Relaxed))

@@ -341,6 +341,7 @@ fn bodies() -> Vec<Vec<u8>> {
         r#"{"disk":"3","zone":"z","rack":null,"node":null,"tags":["smr"]}"#,
         r#"{"node":"beta","address":"10.0.0.3:7440"}"#,
         r#"{"lose":["disk:3","zone:z"],"limit":10}"#,
+        r#"{"read_only":true,"atime":"relative","nodiratime":false}"#,
     ];
     let with_kind = |(kind, body): (u8, &str)| [&[kind], body.as_bytes()].concat();
     (0..).zip(bodies).map(with_kind).collect()

@@ -9,6 +9,7 @@ use ironfs::format::{Reader, Writer};
 use ironfs::fs::acl::Acl;
 use ironfs::mountd::options::MountOptions;
 use ironfs::volume::labels::LabelChange;
+use ironfs::volume::status::Remount;
 use ironfs::volume::what_if::WhatIf;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -66,7 +67,7 @@ pub(super) fn acl(data: &[u8]) -> bool {
 /// The first byte says which body it is.
 pub(super) fn admin(data: &[u8]) -> bool {
     let Some((kind, body)) = data.split_first() else { return false };
-    match kind % 9 {
+    match kind % 10 {
         0 => same::<RepairStripe>(body),
         1 => same::<Pause>(body),
         2 => same::<PauseJob>(body),
@@ -75,7 +76,8 @@ pub(super) fn admin(data: &[u8]) -> bool {
         5 => same::<NamedDisk>(body),
         6 => same::<LabelChange>(body),
         7 => same::<AddNode>(body),
-        _ => same::<WhatIf>(body),
+        8 => same::<WhatIf>(body),
+        _ => same::<Remount>(body),
     }
 }
 

@@ -1,7 +1,7 @@
 //! All short sequences of operations, in the manner of B3 (Mohan et al., OSDI 2018): each operation may be followed by one
 //! that makes something durable, the last one is; the power is cut behind each of these, and on the way.
 
-use super::check::check;
+use super::check::{Depth, check};
 use super::workload::{Kind, Op, Record, record};
 use super::{CLASS, DISKS};
 use crate::compare::Checked;
@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seconds that sequences are tried in `cargo test`.
 const SECONDS: u64 = 15;
-/// States that are tried of each moment.
-const STATES: usize = 2;
+/// States that are tried of each moment: nothing and everything of what was in doubt, and a part of it.
+const STATES: usize = 3;
+/// Of so many states one is also checked before anybody has opened it.
+const UNTOUCHED: u64 = 4;
 /// Moments of a sequence besides those right behind a sync.
 const MOMENTS: usize = 2;
 
@@ -121,24 +123,42 @@ fn tried(length: u32, number: u64) -> Checked<u64> {
         for (index, state) in record.rig.machine.crash_states(at, STATES, number).enumerate() {
             states += 1;
             let rig = record.rig.after_crash(state.image);
-            run(check(&record, at, rig, (false, None))).map_err(|wrong| {
-                let story = record.story(at);
-                format!("power cut at {at}, state {index}: {wrong}\n{story}")
-            })?;
+            let untouched = (number + states) % UNTOUCHED == 0;
+            run(check(&record, at, rig, Depth { untouched, ..Depth::default() })).map_err(
+                |wrong| {
+                    let story = record.story(at);
+                    format!("power cut at {at}, state {index}: {wrong}\n{story}")
+                },
+            )?;
         }
     }
     Ok(states)
 }
 
 /// `IRONFS_BOUNDED=N` runs all sequences of up to N operations, on all processors; else as many of two as there is time for,
-/// spread over all of them, and of three when `IRONFS_SOAK_SECS` gives it more. `IRONFS_SEED` is where that begins.
+/// spread over all of them, and of three when `IRONFS_SOAK_SECS` gives it more. `IRONFS_SEQUENCE=LENGTH:NUMBER` runs one again.
 #[test]
 fn sequences() {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
-    match number("IRONFS_BOUNDED") {
-        Some(most) => (1..=most).for_each(all),
-        None => some(if number("IRONFS_SOAK_SECS").is_some() { 3 } else { 2 }),
+    let text = |name| std::env::var(name).ok();
+    if let Some(one) = text("IRONFS_SEQUENCE") {
+        let (length, number) = one.split_once(':').expect("IRONFS_SEQUENCE is LENGTH:NUMBER");
+        again(length.parse().expect("a length"), number.parse().expect("a number")).unwrap();
+        return;
     }
+    match text("IRONFS_BOUNDED").and_then(|most| most.parse().ok()) {
+        Some(most) => (1..=most).for_each(all),
+        None => some(if text("IRONFS_SOAK_SECS").is_some() { 3 } else { 2 }),
+    }
+}
+
+/// As `tried`, with what to do about it when it fails.
+fn again(length: u32, number: u64) -> Checked<u64> {
+    tried(length, number).map_err(|wrong| {
+        format!(
+            "sequence {length}:{number}: {wrong}\nto run it again:\n  \
+             IRONFS_SEQUENCE={length}:{number} cargo test --test it crash::bounded"
+        )
+    })
 }
 
 fn some(length: u32) {
@@ -147,7 +167,7 @@ fn some(length: u32) {
     let (mut states, mut sequences) = (0, 0);
     budget.spend(|seed| {
         // A prime step visits all of them, those next to each other far apart.
-        let found = tried(length, seed.wrapping_mul(1_000_003) % total)?;
+        let found = again(length, seed.wrapping_mul(1_000_003) % total)?;
         (states, sequences) = (states + found, sequences + u64::from(found > 0));
         Ok(())
     });
@@ -166,12 +186,12 @@ fn all(length: u32) {
             if number >= total {
                 return;
             }
-            match tried(length, number) {
+            match again(length, number) {
                 Ok(found) => {
                     states.fetch_add(found, Ordering::Relaxed);
                     sequences.fetch_add(u64::from(found > 0), Ordering::Relaxed);
                 }
-                Err(wrong) => panic!("sequence {number} of {length}: {wrong}"),
+                Err(wrong) => panic!("{wrong}"),
             }
         }
     };

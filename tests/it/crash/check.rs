@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Long enough for every keeper: grace of deleted shards, age of hot data, two looks at orphans.
 const SETTLING: Duration = Duration::from_secs(150);
+/// States that are tried of a cut within a recovery.
+const NESTED_STATES: usize = 4;
 const PAGE: usize = 4096;
 const O_NOATIME: i32 = 0o1_000_000;
 
@@ -27,22 +29,34 @@ struct Found {
 
 type Tree = BTreeMap<Vec<u8>, Found>;
 
-/// Opens what a cut at `at` has left and checks it, and with `nested` also what a cut within the recovery leaves.
-/// With `settles` the keepers get time to tidy up, too.
-pub(super) async fn check(
-    record: &Record,
-    at: usize,
-    rig: Rig,
-    (settles, nested): (bool, Option<u64>),
-) -> Checked {
+/// How thoroughly a state is checked.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Depth {
+    /// fsck looks before anybody could mend what the cut should not have broken.
+    pub(super) untouched: bool,
+    /// A cut within the recovery, by this seed.
+    pub(super) nested: Option<u64>,
+    /// The keepers get time to tidy up.
+    pub(super) settles: bool,
+}
+
+/// Opens what a cut at `at` has left and checks it.
+pub(super) async fn check(record: &Record, at: usize, rig: Rig, depth: Depth) -> Checked {
+    if depth.untouched {
+        untouched(&rig).await?;
+    }
+    let settles = depth.settles;
     let tree = recovered(record, at, &rig).await?;
-    if let Some(seed) = nested {
+    if let Some(seed) = depth.nested {
         let points = rig.machine.sync_points();
         let mut rng = SimRng::new(seed);
         if !points.is_empty() {
             let cut = points[usize::try_from(rng.below(points.len() as u64)).unwrap()];
-            for state in rig.machine.crash_states(cut, 2, rng.next()) {
+            for state in rig.machine.crash_states(cut, NESTED_STATES, rng.next()) {
                 let again = rig.after_crash(state.image);
+                untouched(&again)
+                    .await
+                    .map_err(|wrong| format!("a second cut at {cut}: {wrong}"))?;
                 let inner = recovered(record, at, &again).await;
                 inner.map_err(|wrong| format!("after a second cut at {cut}: {wrong}"))?;
             }
@@ -65,6 +79,17 @@ pub(super) async fn check(
     let report = rig.fsck_clean().await?;
     let surplus = report.notes.iter().find(|note| settles && note.contains("no stripe names"));
     surplus.map_or(Ok(()), |note| Err(note.clone()))
+}
+
+/// fsck finds nothing, and changes nothing.
+async fn untouched(rig: &Rig) -> Checked {
+    let before = rig.machine.journal_len();
+    rig.fsck_clean().await.map_err(|wrong| format!("before it is opened: {wrong}"))?;
+    // Nodes make a note of whom they serve.
+    if !rig.is_over_nodes() && rig.machine.journal_len() != before {
+        return Err("fsck has written".to_owned());
+    }
+    Ok(())
 }
 
 /// Opens, checks the tree, and dies.

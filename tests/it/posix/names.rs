@@ -1,9 +1,14 @@
 //! Names: renames with flags, links, directories under change, attributes, times, locks.
 
 use super::{errno, mounted};
+use crate::loss::drop_caches;
+use crate::real::Volume;
 use rustix::fs::{AtFlags, CWD, RenameFlags, Timespec, Timestamps, XattrFlags};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, symlink};
+use std::path::Path;
+use std::time::Duration;
 
 #[test]
 fn renames_with_flags() {
@@ -50,19 +55,20 @@ fn a_directory_that_changes_while_it_is_listed() {
         File::create(dir.join(format!("keep{number}"))).unwrap();
         File::create(dir.join(format!("go{number}"))).unwrap();
     }
-    let mut kept = 0;
+    let mut kept = BTreeSet::new();
     let mut steps = 0;
     for entry in fs::read_dir(&dir).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         if name.starts_with("keep") {
-            kept += 1;
+            assert!(!kept.contains(&name), "{name} is seen twice");
+            kept.insert(name);
         } else if name.starts_with("go") {
             fs::rename(dir.join(&name), dir.join(format!("re{name}"))).unwrap();
         }
         steps += 1;
         assert!(steps < 5000, "the listing does not end");
     }
-    assert_eq!(kept, 1000, "entries that were not touched are seen once");
+    assert_eq!(kept.len(), 1000, "entries that were not touched are seen once");
 }
 
 #[test]
@@ -155,4 +161,36 @@ fn locks_of_both_kinds() {
     rustix::fs::flock(&second, NonBlockingLockExclusive).unwrap();
     rustix::fs::fcntl_lock(&first, NonBlockingLockExclusive).unwrap();
     rustix::fs::fcntl_lock(&first, Unlock).unwrap();
+}
+
+/// Which reads move an access time: the first one of a file, a second one, and a listing of a directory.
+#[test]
+fn access_times_follow_the_options_of_the_mount() {
+    for (options, expected) in [
+        ("relatime", [true, false, true]),
+        ("strictatime", [true, true, true]),
+        ("noatime", [false, false, false]),
+        ("relatime,nodiratime", [true, false, false]),
+        ("strictatime,nodiratime", [true, true, false]),
+    ] {
+        let volume = Volume::format("4+2", 6);
+        volume.mount_with(options);
+        let dir = volume.mnt().join("dir");
+        let file = dir.join("f");
+        fs::create_dir(&dir).unwrap();
+        fs::write(&file, b"x").unwrap();
+        let moves = |path: &Path, read: &dyn Fn()| {
+            let time = || fs::metadata(path).map(|meta| (meta.atime(), meta.atime_nsec())).unwrap();
+            // What the kernel has is read without the server's knowing.
+            drop_caches();
+            std::thread::sleep(Duration::from_millis(20));
+            let before = time();
+            read();
+            time() != before
+        };
+        let read = || assert_eq!(fs::read(&file).unwrap(), b"x");
+        let list = || assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        let moved = [moves(&file, &read), moves(&file, &read), moves(&dir, &list)];
+        assert_eq!(moved, expected, "{options}");
+    }
 }

@@ -85,6 +85,14 @@ fn changing_owners_and_modes() {
             try "chmod $mode" 1001 1001 "chmod $mode g$mode"; show g$mode
             mkdir gd$mode; chown 1001:2001 gd$mode
             try "chmod $mode" 1001 1001 "chmod $mode gd$mode"; show gd$mode
+        done
+        member() { setpriv --reuid 1001 --regid 1001 --groups 2001,2002 "$@" 2>/dev/null && echo yes || echo no; }
+        for change in :2001 1001:2002 :3001 1002:2001; do
+            echo x > m$change; chown 1001:1001 m$change; chmod 6755 m$change
+            member chown $change m$change; show m$change
+        done
+        for group in 2001 3001; do
+            echo x > k$group; chown 1001:$group k$group; member chmod 2755 k$group; show k$group
         done"#,
     );
 }

@@ -52,6 +52,8 @@ pub enum Call {
     SetLen,
     /// `sync_data`.
     SyncData,
+    /// `sync_data` of a file below `shards`, or else it counts as `SyncData`.
+    SyncShard,
     /// `sync_dir`.
     SyncDir,
     /// `remove`.
@@ -233,7 +235,7 @@ impl SimMachine {
         self.state().disks[disk].faults.insert(call, (Fault::Fail, count));
     }
 
-    /// The next `count` syncs of this kind (`SyncData` or `SyncDir`) claim success and do nothing.
+    /// The next `count` syncs of this kind (`SyncData`, `SyncShard` or `SyncDir`) claim success and do nothing.
     pub fn skip_syncs(&self, disk: usize, call: Call, count: u32) {
         self.state().disks[disk].faults.insert(call, (Fault::Skip, count));
     }

@@ -211,6 +211,13 @@ struct SimFile {
 }
 
 impl SimFile {
+    /// What a sync of it counts as.
+    fn sync_call(&self) -> Call {
+        let state = self.disk.machine.state();
+        let is_meant = state.disks[self.disk.index].faults.contains_key(&Call::SyncShard);
+        if is_meant && self.name.starts_with("shards/") { Call::SyncShard } else { Call::SyncData }
+    }
+
     fn change(&self, call: Call, length: u64, op: impl FnOnce() -> Op) -> Result<()> {
         let context = format!("write {}", self.name);
         if !self.writable {
@@ -261,7 +268,7 @@ impl DiskFile for SimFile {
 
     fn sync_data(&self) -> Result<()> {
         let index = self.disk.index;
-        match self.disk.enter(Some(Call::SyncData), &format!("sync {}", self.name)) {
+        match self.disk.enter(Some(self.sync_call()), &format!("sync {}", self.name)) {
             Ok((_state, true)) => Ok(()),
             Ok((mut state, false)) => {
                 state.sync_data(index, self.file, false);
