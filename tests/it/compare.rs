@@ -94,6 +94,10 @@ async fn compare_attributes(
     if node.kind != FileKind::Symlink {
         equal("mode", found.mode, node.mode)?;
     }
+    equal("owner", (found.uid, found.gid), (node.uid, node.gid))?;
+    if let Some(mtime) = node.mtime {
+        equal("modification time", found.mtime, mtime)?;
+    }
     match node.kind {
         FileKind::File => equal("size", found.size, node.content.len() as u64),
         FileKind::Symlink => equal("size", found.size, node.target.len() as u64),

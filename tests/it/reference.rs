@@ -2,7 +2,7 @@
 //! harnesses. Knows no disk, no crash and nothing of ironfs but the names of errors and kinds.
 
 use ironfs::error::Posix;
-use ironfs::types::FileKind;
+use ironfs::types::{FileKind, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Number of a node; given out once.
@@ -10,7 +10,9 @@ pub(crate) type Id = u64;
 /// The root directory.
 pub(crate) const ROOT: Id = 0;
 
+const S_ISUID: u32 = 0o4000;
 const S_ISGID: u32 = 0o2000;
+const S_IXGRP: u32 = 0o0010;
 
 pub(crate) type Result<T> = std::result::Result<T, Posix>;
 
@@ -19,6 +21,10 @@ pub(crate) type Result<T> = std::result::Result<T, Posix>;
 pub(crate) struct Node {
     pub(crate) kind: FileKind,
     pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Modification time, if it was set since the last change: nobody knows the others.
+    pub(crate) mtime: Option<Timestamp>,
     pub(crate) links: u32,
     pub(crate) content: Vec<u8>,
     pub(crate) target: Vec<u8>,
@@ -91,13 +97,13 @@ impl Reference {
         self.next += 1;
         let is_dir = kind == FileKind::Directory;
         let links = 1 + u32::from(is_dir);
-        // A directory hands its set-group-id bit down (inode(7)).
-        let mode = mode | if is_dir { self.node(parent).mode & S_ISGID } else { 0 };
+        // A directory hands its group down where it has the set-group-id bit, and to directories that too (inode(7)).
+        let group_id = self.node(parent).mode & S_ISGID;
+        let mode = mode | if is_dir { group_id } else { 0 };
+        let gid = if group_id != 0 { self.node(parent).gid } else { 0 };
         let target = target.to_vec();
-        self.nodes.insert(id, Node { links, target, ..node(kind, mode, parent) });
-        let above = self.node_mut(parent);
-        above.entries.insert(name.to_vec(), id);
-        above.links += u32::from(is_dir);
+        self.nodes.insert(id, Node { links, target, gid, ..node(kind, mode, parent) });
+        self.put(parent, name, id);
         Ok(id)
     }
 
@@ -108,7 +114,7 @@ impl Reference {
         if self.lookup(parent, name).is_ok() {
             return Err(Posix::Exists);
         }
-        self.node_mut(parent).entries.insert(name.to_vec(), id);
+        self.put(parent, name, id);
         self.node_mut(id).links += 1;
         Ok(())
     }
@@ -139,7 +145,9 @@ impl Reference {
 
     /// Takes a name out of its directory.
     fn take(&mut self, parent: Id, name: &[u8]) -> Id {
-        let id = self.node_mut(parent).entries.remove(name).unwrap();
+        let above = self.node_mut(parent);
+        let id = above.entries.remove(name).unwrap();
+        above.mtime = None;
         let is_dir = self.node(id).kind == FileKind::Directory;
         self.node_mut(parent).links -= u32::from(is_dir);
         id
@@ -150,6 +158,7 @@ impl Reference {
         let above = self.node_mut(parent);
         above.entries.insert(name.to_vec(), id);
         above.links += u32::from(is_dir);
+        above.mtime = None;
         if is_dir {
             self.node_mut(id).parent = parent;
         }
@@ -252,7 +261,7 @@ impl Reference {
         if data.is_empty() {
             return;
         }
-        let content = &mut self.node_mut(id).content;
+        let content = self.change(id);
         let end = offset + data.len();
         if content.len() < end {
             content.resize(end, 0);
@@ -261,7 +270,14 @@ impl Reference {
     }
 
     pub(crate) fn truncate(&mut self, id: Id, size: usize) {
-        self.node_mut(id).content.resize(size, 0);
+        self.change(id).resize(size, 0);
+    }
+
+    /// The content, which is about to be changed.
+    fn change(&mut self, id: Id) -> &mut Vec<u8> {
+        let node = self.node_mut(id);
+        node.mtime = None;
+        &mut node.content
     }
 
     pub(crate) fn read(&self, id: Id, offset: usize, length: usize) -> &[u8] {
@@ -280,7 +296,7 @@ impl Reference {
         if length == 0 {
             return Err(Posix::Invalid);
         }
-        let content = &mut self.node_mut(id).content;
+        let content = self.change(id);
         let end = offset + length;
         if zeroes {
             let stop = end.min(content.len());
@@ -332,6 +348,21 @@ impl Reference {
         self.node_mut(id).mode = mode;
     }
 
+    /// As the superuser does it: set-id bits go, but of directories (chown(2)).
+    pub(crate) fn chown(&mut self, id: Id, (uid, gid): (Option<u32>, Option<u32>)) {
+        let node = self.node_mut(id);
+        node.uid = uid.unwrap_or(node.uid);
+        node.gid = gid.unwrap_or(node.gid);
+        if node.kind != FileKind::Directory {
+            let group_id = if node.mode & S_IXGRP != 0 { S_ISGID } else { 0 };
+            node.mode &= !(S_ISUID | group_id);
+        }
+    }
+
+    pub(crate) fn set_mtime(&mut self, id: Id, mtime: Timestamp) {
+        self.node_mut(id).mtime = Some(mtime);
+    }
+
     /// Every node below the root by its path, the root first.
     pub(crate) fn paths(&self) -> Vec<(Vec<u8>, Id)> {
         let mut paths = vec![(Vec::new(), ROOT)];
@@ -356,6 +387,9 @@ fn node(kind: FileKind, mode: u32, parent: Id) -> Node {
     Node {
         kind,
         mode,
+        uid: 0,
+        gid: 0,
+        mtime: None,
         links: 1,
         content: Vec::new(),
         target: Vec::new(),

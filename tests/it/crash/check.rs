@@ -23,6 +23,9 @@ struct Found {
     ino: Ino,
     kind: FileKind,
     links: u32,
+    /// Of a symlink, which has no mode.
+    target: Vec<u8>,
+    mode: u32,
     xattr: Option<Vec<u8>>,
     content: Vec<u8>,
 }
@@ -132,7 +135,12 @@ async fn look(fs: &Fs, ino: Ino) -> Checked<Found> {
             return Err(format!("{} bytes of a file of {}", content.len(), seen.size));
         }
     }
-    Ok(Found { ino, kind: seen.kind, links: seen.links, xattr, content })
+    let (mut target, mut mode) = (Vec::new(), seen.mode);
+    if seen.kind == FileKind::Symlink {
+        let read = fs.readlink(ino).await.map_err(|error| format!("readlink: {error}"))?;
+        (target, mode) = (read.to_vec(), 0);
+    }
+    Ok(Found { ino, kind: seen.kind, links: seen.links, target, mode, xattr, content })
 }
 
 /// The states between which the tree may be: at least the last one that was synced, at most the last one begun.
@@ -175,6 +183,10 @@ fn same_names(reference: &Reference, tree: &Tree) -> Checked {
         }
         if (found.kind, found.links) != (node.kind, node.links) {
             return Err(format!("{} has {} links", named(&path), found.links));
+        }
+        let mode = if node.kind == FileKind::Symlink { 0 } else { node.mode };
+        if (&found.target, found.mode) != (&node.target, mode) {
+            return Err(format!("{} has another target or mode", named(&path)));
         }
         if found.xattr.as_ref() != node.xattrs.get(b"user.v".as_slice()) {
             return Err(format!("{} has another attribute", named(&path)));

@@ -8,10 +8,10 @@ use crate::reference::{Id, ROOT, Reference, Rename};
 use crate::rig::Rig;
 use ironfs::error::{Error, Posix};
 use ironfs::fs::Fs;
-use ironfs::fs::attr::SetAttr;
+use ironfs::fs::attr::{SetAttr, SetTime};
 use ironfs::fs::file::WriteHow;
 use ironfs::fs::namespace::NewFile;
-use ironfs::types::{FileKind, HandleId, Ino, ROOT_INO};
+use ironfs::types::{FileKind, HandleId, Ino, ROOT_INO, Timestamp};
 use ironfs::volume::Volume;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -25,6 +25,7 @@ const FALLOC_KEEP_SIZE: i32 = 1;
 const FALLOC_PUNCH_HOLE: i32 = 2;
 const FALLOC_ZERO_RANGE: i32 = 16;
 const HANDLES_MAX: usize = 4;
+const PAGE: usize = 4096;
 
 /// Seconds after which a mount has looked at the room of its disks again.
 const LOOK: Duration = Duration::from_secs(15);
@@ -53,7 +54,15 @@ impl From<String> for Refusal {
 
 /// Whether it may be refused when the disks are full: what only takes away may not, nor what was acknowledged.
 const fn takes_room(kind: Kind) -> bool {
-    matches!(kind, Kind::Write | Kind::Append | Kind::ZeroRange | Kind::Fallocate | Kind::Copy)
+    matches!(
+        kind,
+        Kind::Write
+            | Kind::Append
+            | Kind::WritePages
+            | Kind::ZeroRange
+            | Kind::Fallocate
+            | Kind::Copy
+    )
 }
 
 /// A volume, its reference, and what belongs together in them.
@@ -205,6 +214,7 @@ impl Driver {
             Kind::Rename | Kind::Exchange | Kind::RenameNoReplace => self.rename(op).await?,
             Kind::Write
             | Kind::Append
+            | Kind::WritePages
             | Kind::Truncate
             | Kind::Read
             | Kind::Punch
@@ -213,6 +223,7 @@ impl Driver {
             | Kind::Fsync => self.content(op).await?,
             Kind::Copy => self.copy(op).await?,
             Kind::SetXattr | Kind::RemoveXattr | Kind::Chmod => self.attributes(op).await?,
+            Kind::Chown | Kind::SetTimes => self.owner_or_times(op).await?,
             Kind::Open | Kind::OpenTruncate | Kind::Close => self.handles(op).await?,
             Kind::Wrong => self.wrong(op).await?,
             _ => self.maintain(op).await?,
@@ -369,6 +380,18 @@ impl Driver {
                 same(written, Ok(u32::try_from(count).unwrap()))?;
                 self.reference.write(id, at, &bytes);
             }
+            Kind::WritePages => {
+                // As the kernel brings what was written through a mapping: whole pages, and not beyond the end.
+                let at = at.min(size.saturating_sub(1)) / PAGE * PAGE;
+                let count = count.next_multiple_of(PAGE).min(size - at);
+                if count > 0 {
+                    let bytes = data(op.d, count);
+                    let how = WriteHow { from_cache: true, ..WriteHow::default() };
+                    let written = fs.write(&caller, (ino, handle), at as u64, &bytes, how).await;
+                    same(written, Ok(u32::try_from(count).unwrap()))?;
+                    self.reference.write(id, at, &bytes);
+                }
+            }
             Kind::Truncate => {
                 let handle = op.d.is_multiple_of(2).then_some(handle);
                 let set = SetAttr { size: Some(at64), handle, ..SetAttr::default() };
@@ -452,6 +475,26 @@ impl Driver {
                 same(found, Ok(mode))
             }
         }
+    }
+
+    async fn owner_or_times(&mut self, op: &Op) -> Tried {
+        let nodes = self.reference.named(|_node| true);
+        let id = pick(&nodes, op.a).unwrap_or(ROOT);
+        let number = |raw: u64| (raw % 4 > 0).then(|| u32::try_from(raw).unwrap());
+        let mtime = Timestamp { seconds: i64::try_from(op.b).unwrap() - 50_000, nanoseconds: 7 };
+        let set = match op.kind {
+            Kind::Chown => SetAttr { uid: number(op.b), gid: number(op.c), ..SetAttr::default() },
+            _ => SetAttr { mtime: Some(SetTime::At(mtime)), ..SetAttr::default() },
+        };
+        let changed = self.fs().setattr(&root_user(), self.inos[&id], set).await;
+        match op.kind {
+            Kind::Chown if set.uid.is_some() || set.gid.is_some() => {
+                self.reference.chown(id, (set.uid, set.gid));
+            }
+            Kind::Chown => {}
+            _ => self.reference.set_mtime(id, mtime),
+        }
+        same(changed.map(drop), Ok(()))
     }
 
     async fn handles(&mut self, op: &Op) -> Checked {

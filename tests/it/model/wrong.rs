@@ -60,7 +60,7 @@ async fn names(fs: &Fs, here: Here, raw: u64) -> (Result<(), Error>, Posix) {
 
 async fn content(fs: &Fs, here: Here, raw: u64) -> (Result<(), Error>, Posix) {
     let (caller, open) = (root_user(), here.file);
-    match raw % 8 {
+    match raw % 10 {
         0 => {
             let how = WriteHow::default();
             let written = fs.write(&caller, open, FILE_BYTES_MAX, b"x", how).await;
@@ -74,6 +74,8 @@ async fn content(fs: &Fs, here: Here, raw: u64) -> (Result<(), Error>, Posix) {
         3 => (fs.fallocate(&caller, open, 0, 0, 0).await, Posix::Invalid),
         4 => (fs.fallocate(&caller, open, 0, 1, FALLOC_COLLAPSE_RANGE).await, Posix::NotSupported),
         5 => (fs.fallocate(&caller, open, 0, 1, FALLOC_PUNCH_HOLE).await, Posix::NotSupported),
+        7 => (fs.releasedir(here.directory, HandleId(u64::MAX)).await, Posix::BadHandle),
+        8 => (fs.getattr(Ino(u64::MAX >> 1), None).await.map(drop), Posix::Stale),
         6 => (fs.lseek(open.0, open.1, i64::MAX, SEEK_DATA).await.map(drop), Posix::NoSuchAddress),
         _ => {
             let set = SetAttr { size: Some(1), ..SetAttr::default() };
