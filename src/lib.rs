@@ -37,5 +37,6 @@ pub mod worker;
 
 /// Pages of 4 KiB come and go on many threads all the time; the allocator of glibc takes a third of the server's time
 /// for them, and more the longer it runs.
+#[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

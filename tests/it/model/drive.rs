@@ -80,6 +80,7 @@ pub(super) struct Driver {
     lost: [bool; 2],
     /// Sizes of the disks while there is little room on them.
     squeezed: Option<Vec<u64>>,
+    holds_repair: bool,
     steps: u64,
     coverage: Coverage,
 }
@@ -137,6 +138,7 @@ impl Driver {
             frail: [first, (first + 1) % disks],
             lost: [false; 2],
             squeezed: None,
+            holds_repair: false,
             steps: 0,
             coverage: Coverage::default(),
         })
@@ -152,7 +154,7 @@ impl Driver {
         self.lost = [false; 2];
         tokio::time::sleep(Duration::from_secs(30)).await;
         self.compare().await?;
-        must("repair", self.volume().repair_run().await)?;
+        self.repair().await?;
         self.remount().await?;
         self.compare().await?;
         self.unmount().await?;
@@ -548,7 +550,13 @@ impl Driver {
                 tokio::time::sleep(Duration::from_secs(1 + op.a % 90)).await;
                 Ok(())
             }
-            Kind::Repair => must("repair", self.volume().repair_run().await).map(drop),
+            Kind::Repair => self.repair().await,
+            Kind::HoldRepair => {
+                // So that other things happen while it has work.
+                self.holds_repair = !op.a.is_multiple_of(4);
+                self.volume().pause_repair(self.holds_repair);
+                Ok(())
+            }
             Kind::LoseDisk => {
                 let index = usize::try_from(op.a % 2).unwrap();
                 self.lost[index] = true;
@@ -579,6 +587,12 @@ impl Driver {
                 Ok(())
             }
         }
+    }
+
+    async fn repair(&mut self) -> Checked {
+        self.holds_repair = false;
+        self.volume().pause_repair(false);
+        must("repair", self.volume().repair_run().await).map(drop)
     }
 
     /// Leaves a few MiB on each disk. What was acknowledged has its room before that.
@@ -668,6 +682,7 @@ impl Driver {
         // What is behind is certain: the journal of the disks stays short.
         self.rig.machine.settle();
         let volume = must("open", self.rig.open().await)?;
+        volume.pause_repair(self.holds_repair);
         self.mounted = Some((volume.clone(), volume.fs()));
         self.handles.clear();
         self.truncating.clear();

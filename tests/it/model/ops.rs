@@ -43,6 +43,7 @@ pub(super) enum Kind {
     SyncAndCut,
     Wait,
     Repair,
+    HoldRepair,
     LoseDisk,
     ReturnDisk,
     Outage,
@@ -83,13 +84,14 @@ const WEIGHTS: &[(Kind, u64)] = &[
     (Kind::OpenTruncate, 3),
     (Kind::Close, 5),
     (Kind::Wrong, 5),
-    (Kind::Sync, 5),
+    (Kind::Sync, 8),
     (Kind::Checkpoint, 2),
     (Kind::Remount, 3),
     (Kind::SyncAndKill, 2),
     (Kind::SyncAndCut, 2),
-    (Kind::Wait, 8),
+    (Kind::Wait, 10),
     (Kind::Repair, 2),
+    (Kind::HoldRepair, 3),
     (Kind::LoseDisk, 3),
     (Kind::ReturnDisk, 3),
     (Kind::Outage, 2),
@@ -98,6 +100,22 @@ const WEIGHTS: &[(Kind, u64)] = &[
     (Kind::Squeeze, 2),
     (Kind::Enlarge, 2),
 ];
+
+/// How a history begins.
+const FIRST: [Kind; 10] = [
+    Kind::Create,
+    Kind::Write,
+    Kind::Create,
+    Kind::Write,
+    Kind::Write,
+    Kind::Sync,
+    Kind::Create,
+    Kind::Write,
+    Kind::Write,
+    Kind::Sync,
+];
+/// `length` of this, beyond a multiple of 16, is up to 300 000.
+const LARGE: u64 = 8;
 
 /// One operation with its operands.
 #[derive(Clone, Copy, Debug)]
@@ -124,7 +142,15 @@ pub(super) fn generate(seed: u64, count: usize) -> Vec<Op> {
         let mut operand = || rng.below(100_000);
         Op { kind: *kind, a: operand(), b: operand(), c: operand(), d: operand() }
     };
-    (0..count).map(|_number| op()).collect()
+    let mut ops: Vec<Op> = (0..count).map(|_number| op()).collect();
+    // Without stripes there would be little to lose.
+    for (op, kind) in ops.iter_mut().zip(FIRST) {
+        op.kind = kind;
+        if kind == Kind::Write {
+            op.c = LARGE + op.c / 16 * 16;
+        }
+    }
+    ops
 }
 
 impl fmt::Display for Op {
