@@ -30,6 +30,8 @@ mod tests;
 const PROBE_PERIOD: Duration = Duration::from_millis(500);
 /// How long a directory may be silent before it is called away.
 const SILENT: Duration = Duration::from_secs(5);
+/// How long a process that has a directory may take to end: a mount that is just over, most often.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
 const MIB: u64 = 1 << 20;
 
 /// Where the directories of a node come from, how their work is run, and how it reaches other nodes.
@@ -79,8 +81,8 @@ impl Server {
         for (number, path) in (0..).zip(&config.disks) {
             slots.push(Arc::new(slot((number, path.clone()), &surroundings, &config.limits)?));
         }
-        for (slot, opened) in slots.iter().zip(join_all(slots.iter().map(|slot| slot.open())).await)
-        {
+        let opened = join_all(slots.iter().map(|slot| slot.open(LOCK_WAIT))).await;
+        for (slot, opened) in slots.iter().zip(opened) {
             let shown = slot.path.display();
             match opened {
                 Err(error) if error.kind() == ErrorKind::Refused => {
@@ -159,7 +161,7 @@ impl Server {
             tracing::error!("{shown} is out of use: {error}");
             slot.close(&error.to_string()).await;
         }
-        if slot.open().await.is_err() {
+        if slot.open(Duration::ZERO).await.is_err() {
             return;
         }
         if let Err(error) = self.check_copies() {

@@ -28,6 +28,8 @@ const READ_BYTES_MAX: u32 = 16 << 20;
 const KEYS_MAX: usize = 65_536;
 /// How long the changes that a mount has begun may hold up the one that takes its disk.
 const HANDOVER: Duration = Duration::from_secs(5);
+/// Pause between attempts to lock a directory.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// What a mount may touch on a disk beside the shards: names of files, and of directories of files.
 const OPEN_NAMES: [&str; 4] = [SUPERBLOCK_FILE, "log", "meta", "repair_log"];
 
@@ -141,22 +143,20 @@ impl Slot {
         served.disk.is_none().then(|| served.reason.clone())
     }
 
-    /// Opens the directory, and its shards if it is a disk already.
+    /// Opens the directory, and its shards if it is a disk already. Waits for `patience` while another process has it, which
+    /// may be about to end.
     ///
     /// Errors: `Refused` if another process has it, or it is of a newer format; `NotFound` if it is not there.
-    pub async fn open(&self) -> Result<()> {
-        let (path, limits, opener) = (self.path.clone(), self.limits, self.open.clone());
-        let open = move || {
-            let disk = opener(&path)?;
-            let shards = {
-                // Before the lock: what is of another kind is left alone.
-                superblock::read(&*disk)?;
-                disk.lock(&format!("ironfs-shardd, pid {}", std::process::id()))?;
-                open_shards(&disk, limits)?
-            };
-            Ok(Opened { disk, shards })
+    pub async fn open(&self, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        let opened = loop {
+            match self.try_open().await {
+                Ok(Err(_in_use)) if Instant::now() < deadline => {
+                    tokio::time::sleep(LOCK_PAUSE).await;
+                }
+                tried => break tried.flatten(),
+            }
         };
-        let opened = self.queue.run(open).await;
         let mut served = self.served();
         match opened {
             Ok(Opened { disk, shards }) => {
@@ -168,6 +168,23 @@ impl Slot {
                 Err(error)
             }
         }
+    }
+
+    /// The inner error: another process has the directory.
+    async fn try_open(&self) -> Result<Result<Opened>> {
+        let (path, limits, opener) = (self.path.clone(), self.limits, self.open.clone());
+        let open = move || {
+            let disk = opener(&path)?;
+            // Before the lock: what is of another kind is left alone.
+            superblock::read(&*disk)?;
+            match disk.lock(&format!("ironfs-shardd, pid {}", std::process::id())) {
+                Err(error) if error.kind() == ErrorKind::Refused => return Ok(Err(error)),
+                locked => locked?,
+            }
+            let shards = open_shards(&disk, limits)?;
+            Ok(Ok(Opened { disk, shards }))
+        };
+        self.queue.run(open).await
     }
 
     /// Serves nothing until it is opened again.

@@ -1,6 +1,7 @@
 use super::{Server, Surroundings, check_role};
 use crate::config::node::NodeConfig;
-use crate::disk::OpenMode;
+use crate::disk::local::LocalDisk;
+use crate::disk::{Disk, OpenMode};
 use crate::erasure::Scheme;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::authority::Role;
@@ -15,6 +16,7 @@ use crate::sync::Arc;
 use crate::types::{ClassId, DiskId, Epoch, MountId, ShardIndex, StripeId};
 use bytes::Bytes;
 use std::path::Path;
+use std::time::Duration;
 
 const A: MountId = MountId(11);
 const B: MountId = MountId(22);
@@ -133,6 +135,20 @@ async fn an_empty_directory_becomes_a_disk() {
     make_disk(directory.path(), DiskId(4));
     assert!(matches!(begin(A).await, Ok(Answer::Shard(Response::Done))));
     assert_eq!(kind(begin(B).await), Some(ErrorKind::Superseded));
+}
+
+#[tokio::test]
+async fn a_mount_that_is_about_to_end_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let mount: Arc<dyn Disk> = Arc::new(LocalDisk::open(directory.path()).unwrap());
+    mount.lock("a mount").unwrap();
+    let opening = server(directory.path());
+    let ending = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        drop(mount);
+    };
+    let (server, ()) = tokio::join!(opening, ending);
+    lock(&server, A).await.unwrap();
 }
 
 #[test]
