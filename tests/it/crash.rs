@@ -82,7 +82,7 @@ fn cuts(seed: u64, record: &Record, tried: &mut Tried) -> Checked {
     let mut rng = SimRng::new(seed ^ 0x00c0_ffee);
     let mut points: Vec<usize> = machine.sync_points();
     points.retain(|at| *at >= record.first());
-    if seed % DEEP == 0 && !points.is_empty() {
+    if seed.is_multiple_of(DEEP) && !points.is_empty() {
         let deepest = rng.below(points.len() as u64);
         for (number, at) in (0..).zip(points) {
             let states = if number == deepest { DEEPEST_STATES } else { DEEP_STATES };

@@ -10,10 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seconds that sequences are tried in `cargo test`.
 const SECONDS: u64 = 15;
-/// States that are tried of each moment: nothing and everything of what was in doubt, and a part of it.
-const STATES: usize = 3;
+/// States that are tried of each moment: nothing and everything of what was in doubt ...
+const STATES: usize = 2;
+/// ... and, of one sequence in so many, parts of it.
+const PARTS: u64 = 4;
+const PARTS_STATES: usize = 4;
 /// Of so many states one is also checked before anybody has opened it.
-const UNTOUCHED: u64 = 4;
+const UNTOUCHED: u64 = 8;
 /// Moments of a sequence besides those right behind a sync.
 const MOMENTS: usize = 2;
 
@@ -120,10 +123,11 @@ fn tried(length: u32, number: u64) -> Checked<u64> {
     cuts.dedup();
     let mut states = 0;
     for at in cuts {
-        for (index, state) in record.rig.machine.crash_states(at, STATES, number).enumerate() {
+        let most = if number.is_multiple_of(PARTS) { PARTS_STATES } else { STATES };
+        for (index, state) in record.rig.machine.crash_states(at, most, number).enumerate() {
             states += 1;
             let rig = record.rig.after_crash(state.image);
-            let untouched = (number + states) % UNTOUCHED == 0;
+            let untouched = (number + states).is_multiple_of(UNTOUCHED);
             run(check(&record, at, rig, Depth { untouched, ..Depth::default() })).map_err(
                 |wrong| {
                     let story = record.story(at);

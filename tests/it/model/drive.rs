@@ -482,7 +482,7 @@ impl Driver {
     async fn owner_or_times(&mut self, op: &Op) -> Tried {
         let nodes = self.reference.named(|_node| true);
         let id = pick(&nodes, op.a).unwrap_or(ROOT);
-        let number = |raw: u64| (raw % 4 > 0).then(|| u32::try_from(raw).unwrap());
+        let number = |raw: u64| (!raw.is_multiple_of(4)).then(|| u32::try_from(raw).unwrap());
         let mtime = Timestamp { seconds: i64::try_from(op.b).unwrap() - 50_000, nanoseconds: 7 };
         let set = match op.kind {
             Kind::Chown => SetAttr { uid: number(op.b), gid: number(op.c), ..SetAttr::default() },
