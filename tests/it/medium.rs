@@ -22,6 +22,21 @@ fn volume_on(machine: &SimMachine) -> (Volume, Medium) {
     (volume, medium)
 }
 
+fn wait_whole(volume: &Volume) {
+    volume.wait_status("the disks are in use, and all is whole", |status| {
+        let margins = status["stripes_by_margin"].as_object().unwrap();
+        status["state"] == "healthy" && margins.keys().all(|margin| margin == "2")
+    });
+}
+
+/// Nothing may be wrong at the end.
+fn end(volume: Volume, medium: Medium) {
+    volume.umount();
+    volume.fsck();
+    drop(volume);
+    medium.unmount();
+}
+
 /// The power goes: of `states` that this can leave, the last one is there afterwards.
 fn cut(machine: &RefCell<SimMachine>, medium: &Medium, states: usize, seed: u64) {
     let after = {
@@ -44,10 +59,7 @@ fn what_was_fsynced_survives_a_power_cut_below_the_program() {
             cut(&machine, &medium, STATES, number);
         });
     }
-    volume.umount();
-    volume.fsck();
-    drop(volume);
-    medium.unmount();
+    end(volume, medium);
 }
 
 #[test]
@@ -110,14 +122,8 @@ fn disks_that_fill_up_below_the_program() {
     volume.mount();
     check();
     write(100).unwrap();
-    volume.wait_status("all is whole", |status| {
-        let margins = status["stripes_by_margin"].as_object().unwrap();
-        status["state"] == "healthy" && margins.keys().all(|margin| margin == "2")
-    });
-    volume.umount();
-    volume.fsck();
-    drop(volume);
-    medium.unmount();
+    wait_whole(&volume);
+    end(volume, medium);
 }
 
 #[test]
@@ -146,13 +152,7 @@ fn disks_that_answer_eio_or_are_slow() {
         check_files(&volume.mnt());
         assert!(fs::read(volume.mnt().join(&name)).unwrap() == pattern(number as u64, 2_000_000));
         (0..DISKS).for_each(|disk| machine.heal(disk));
-        volume.wait_status("the disks are used again, and all is whole", |status| {
-            let margins = status["stripes_by_margin"].as_object().unwrap();
-            status["state"] == "healthy" && margins.keys().all(|margin| margin == "2")
-        });
+        wait_whole(&volume);
     }
-    volume.umount();
-    volume.fsck();
-    drop(volume);
-    medium.unmount();
+    end(volume, medium);
 }
