@@ -2,6 +2,6 @@
 //! and no other disk.
 
 pub mod file;
-mod index;
+pub mod index;
 pub mod serve;
 pub mod store;

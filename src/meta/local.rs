@@ -32,7 +32,7 @@ mod members;
 mod order;
 mod outage;
 mod rounds;
-pub(crate) mod state;
+pub mod state;
 #[cfg(test)]
 mod tests;
 

@@ -202,7 +202,8 @@ fn first_sector(disk: &dyn Disk) -> Result<u64> {
     Ok(xxh3(&sector))
 }
 
-fn encode_clean(sum: u64) -> Vec<u8> {
+/// Bytes of `index.clean` for an index whose first sector has this sum.
+pub fn encode_clean(sum: u64) -> Vec<u8> {
     let mut writer = Writer::with_capacity(CLEAN_BYTES);
     writer.raw(&CLEAN_MAGIC);
     writer.u64(sum);
@@ -211,7 +212,9 @@ fn encode_clean(sum: u64) -> Vec<u8> {
 }
 
 /// The sum of the first sector of an index that was closed.
-fn decode_clean(bytes: &[u8; CLEAN_BYTES]) -> Decoded<u64> {
+///
+/// Error: of the sum, the magic or the length.
+pub fn decode_clean(bytes: &[u8]) -> Decoded<u64> {
     let mut reader = Reader::new(bytes);
     let summed = reader.take(16)?;
     if reader.u64()? != xxh3(summed) {

@@ -95,8 +95,8 @@ fn file_name(key: ShardKey) -> String {
     format!("{}/{}", directories(key).1, base_name(key))
 }
 
-/// The key that a file name stands for.
-pub(super) fn parse_name(name: &str) -> Option<ShardKey> {
+/// The key that the name of a shard's file stands for; none for a name that no shard has.
+pub fn parse_name(name: &str) -> Option<ShardKey> {
     let (stripe, index) = name.split_once('.')?;
     let stripe = crate::types::StripeId(u64::from_str_radix(stripe, 16).ok()?);
     let index = crate::types::ShardIndex(index.parse().ok()?);

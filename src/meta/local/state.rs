@@ -1,4 +1,6 @@
 //! The copies of the state: their files, one copy as a store, a private overlay over one. Knows nothing of the log.
+//!
+//! File `meta/clean`: epoch u64 and position u64 at which the volume was closed, XXH3-64 of these 16 bytes; all little-endian.
 
 use crate::disk::behind::BehindFile;
 use crate::disk::mirror::{MirrorFile, OnDead};
@@ -62,15 +64,12 @@ pub(crate) fn promote(disk: &dyn Disk) -> Result<()> {
 
 /// Notes that the volume was closed at `epoch` and `position`.
 pub(crate) fn write_clean(disk: &dyn Disk, epoch: Epoch, position: LogPosition) -> Result<()> {
-    let mut writer = Writer::new();
-    writer.u64(epoch.get());
-    writer.u64(position.get());
-    writer.u64(xxh3(writer.as_slice()));
+    let note = encode_clean(epoch, position);
     let file = match disk.open(CLEAN_FILE, OpenMode::Write) {
         Err(error) if error.is(Posix::NotFound) => disk.open(CLEAN_FILE, OpenMode::CreateNew)?,
         other => other?,
     };
-    file.write(0, writer.as_slice())?;
+    file.write(0, &note)?;
     file.sync_data()?;
     disk.sync_dir(STATE_DIR)
 }
@@ -83,7 +82,19 @@ pub(crate) fn read_clean(disk: &dyn Disk) -> Option<(Epoch, LogPosition)> {
     decode_clean(&bytes).ok()
 }
 
-fn decode_clean(bytes: &[u8]) -> Decoded<(Epoch, LogPosition)> {
+/// Bytes of the file that says where the volume was closed.
+pub fn encode_clean(epoch: Epoch, position: LogPosition) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.u64(epoch.get());
+    writer.u64(position.get());
+    writer.u64(xxh3(writer.as_slice()));
+    writer.into_vec()
+}
+
+/// Reads what `encode_clean` wrote.
+///
+/// Error: `Sum` if it is not what was written, `Short` if it is cut.
+pub fn decode_clean(bytes: &[u8]) -> Decoded<(Epoch, LogPosition)> {
     let mut reader = Reader::new(bytes);
     let summed = reader.take(16)?;
     if xxh3(summed) != reader.u64()? {

@@ -12,11 +12,13 @@ use ironfs::meta::command::{
     Command, FileUpdate, HotExtent, NewNode, Rename, RenameMode, SegmentCommit, SetAttributes,
     XattrMode,
 };
+use ironfs::meta::local::state;
 use ironfs::meta::log::Chain;
 use ironfs::meta::log::record::Header;
 use ironfs::meta::tables::rows;
 use ironfs::net::{ShardHeader, ShardKey};
 use ironfs::shard::file::{FooterBuilder, TRAILER_BYTES, encode_header};
+use ironfs::shard::index;
 use ironfs::stripe::frame::Frame;
 use ironfs::stripe::layout::StripeRecord;
 use ironfs::stripe::slots::{Slot, SlotTable};
@@ -35,6 +37,9 @@ pub fn seeds(name: &str) -> Vec<Vec<u8>> {
         "shard_header" => vec![encode_header(VOLUME, &shard_header())[..64].to_vec()],
         "shard_footer" => footers().into_iter().map(|footer| footer.0).collect(),
         "shard_trailer" => footers().into_iter().map(|footer| footer.1).collect(),
+        "shard_name" => texts(&["0000000000000005.0", "00000000deadbeef.5"]),
+        "index_clean" => vec![index::encode_clean(5)],
+        "state_clean" => vec![state::encode_clean(Epoch(3), LogPosition(9))],
         "slot_table" => slot_tables(),
         "frame" => frames(),
         "log_header" => {
@@ -47,6 +52,7 @@ pub fn seeds(name: &str) -> Vec<Vec<u8>> {
         "stripe_record" => stripe_records(),
         "wire_order" => sent::orders(),
         "wire_answer" => sent::answers(),
+        "identity" => sent::identities(),
         "class" => classes(),
         "labels" => texts(&["zone=a,rack=1,node=n,tag=smr,tag=psu=2", "zone=home"]),
         "config" => texts(&[

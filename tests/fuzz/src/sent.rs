@@ -2,8 +2,13 @@
 
 use bytes::Bytes;
 use ironfs::format::{Decoded, Reader};
+use ironfs::net::authority::{self, Issued, Revoked, Role, SERIAL_BYTES, Wanted};
+use ironfs::net::tls::{Identity, IdentityFiles, PeerIdentity};
 use ironfs::net::wire::{Answer, HEADER_BYTES, Header, Order};
 use ironfs::sum::xxh3;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use std::sync::LazyLock;
 
 /// Bytes of the version whose layout is kept, a message in each line, orders first.
 const GOLDEN: &str = include_str!("../../../src/net/wire/golden.txt");
@@ -99,4 +104,59 @@ fn seal_pieces(body: &mut [u8], payload: &[u8]) {
         piece[4..].copy_from_slice(&xxh3(bytes).to_le_bytes());
         rest = behind;
     }
+}
+
+/// Files of an identity that is right.
+struct Right {
+    authority: Issued,
+    own: Issued,
+    revoked: String,
+}
+
+static RIGHT: LazyLock<Right> = LazyLock::new(|| {
+    const NUMBER: [u8; SERIAL_BYTES] = [5; SERIAL_BYTES];
+    let made = authority::create("media", NUMBER, 0).and_then(|authority| {
+        let (holder, role) = ("alpha".to_owned(), Role::Node);
+        let wanted = Wanted { holder, role, serial: NUMBER, valid: 0..i64::from(u32::MAX) };
+        let own = authority::issue(&authority, &wanted)?;
+        let taken = Revoked { serial: NUMBER, time: 1 };
+        let revoked = authority::revocations(&authority, &[taken], 1, 0)?;
+        Ok(Right { authority, own, revoked })
+    });
+    made.expect("an authority")
+});
+
+/// The first byte says which: a certificate that a peer shows, or one of the three files of an identity that are not secret.
+pub(super) fn identity(data: &[u8]) -> bool {
+    let Some((kind, body)) = data.split_first() else { return false };
+    if kind % 4 == 0 {
+        return PeerIdentity::of(&CertificateDer::from(body)).is_ok_and(|peer| {
+            assert!(!peer.name.is_empty() || !peer.serial.is_empty());
+            true
+        });
+    }
+    let right = &*RIGHT;
+    let mut files = IdentityFiles {
+        certificate: right.own.certificate.as_bytes(),
+        key: right.own.key.as_bytes(),
+        authority: right.authority.certificate.as_bytes(),
+        revoked: None,
+    };
+    match kind % 4 {
+        1 => files.certificate = body,
+        2 => files.authority = body,
+        _ => files.revoked = Some(body),
+    }
+    let Ok(identity) = Identity::read(files) else { return false };
+    let (_server, _client) = (identity.server().is_ok(), identity.client().is_ok());
+    let _revoked = identity.has_revoked(identity.own());
+    true
+}
+
+pub(super) fn identities() -> Vec<Vec<u8>> {
+    let certificate = RIGHT.own.certificate.as_bytes();
+    let shown = CertificateDer::from_pem_slice(certificate).expect("it was just issued");
+    let files: [&[u8]; 4] =
+        [&shown, certificate, RIGHT.authority.certificate.as_bytes(), RIGHT.revoked.as_bytes()];
+    (0..).zip(files).map(|(kind, file): (u8, _)| [&[kind], file].concat()).collect()
 }

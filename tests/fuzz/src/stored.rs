@@ -5,11 +5,14 @@ use ironfs::extent::{ChunkMap, FrameRef};
 use ironfs::format::{Reader, Writer};
 use ironfs::limits::{BLOCK_BYTES, SEGMENT_BYTES};
 use ironfs::meta::command::Command;
+use ironfs::meta::local::state;
 use ironfs::meta::log::record::{Found, Header, RECORD_HEADER_BYTES, find};
 use ironfs::meta::tables::rows;
 use ironfs::shard::file::{
     Footer, HEADER_BYTES, TRAILER_BYTES, decode_header, decode_trailer, encode_header,
 };
+use ironfs::shard::index;
+use ironfs::shard::store::parse_name;
 use ironfs::stripe::frame;
 use ironfs::stripe::layout::StripeRecord;
 use ironfs::stripe::slots::SlotTable;
@@ -131,6 +134,38 @@ pub(super) fn shard_trailer(data: &[u8]) -> bool {
     let mut sealed = data.to_vec();
     seal(&mut sealed, 24);
     either(data, &sealed, |bytes| decode_trailer(bytes).is_ok())
+}
+
+pub(super) fn shard_name(data: &[u8]) -> bool {
+    let Some(name) = std::str::from_utf8(data).ok() else { return false };
+    parse_name(name).is_some_and(|key| {
+        assert_eq!(format!("{}.{}", key.stripe, key.index), name);
+        true
+    })
+}
+
+/// Both notes of a clean end have their sum behind 16 bytes.
+const CLEAN_SUM_AT: usize = 16;
+
+pub(super) fn index_clean(data: &[u8]) -> bool {
+    let mut sealed = data.to_vec();
+    seal(&mut sealed, CLEAN_SUM_AT);
+    either(data, &sealed, |bytes| {
+        let Ok(sum) = index::decode_clean(bytes) else { return false };
+        assert_eq!(index::decode_clean(&index::encode_clean(sum)), Ok(sum));
+        true
+    })
+}
+
+pub(super) fn state_clean(data: &[u8]) -> bool {
+    let mut sealed = data.to_vec();
+    seal(&mut sealed, CLEAN_SUM_AT);
+    either(data, &sealed, |bytes| {
+        let Ok((epoch, position)) = state::decode_clean(bytes) else { return false };
+        let again = state::encode_clean(epoch, position);
+        assert_eq!(state::decode_clean(&again), Ok((epoch, position)));
+        true
+    })
 }
 
 pub(super) fn slot_table(data: &[u8]) -> bool {
