@@ -5,12 +5,15 @@ use crate::compare::{Checked, root_user};
 use crate::model::ops::{Kind, Op, call, data, length, offset};
 use ironfs::error::Posix;
 use ironfs::fs::file::WriteHow;
+use std::ops::Range;
 use std::time::Duration;
 
 /// Seconds after which a mount has looked at the room of its disks again.
 const LOOK: Duration = Duration::from_secs(15);
 /// Size of a disk that is not to be full.
 const LARGE_BYTES: u64 = 1 << 40;
+/// How long an fsync may try before it fails: 60 s, and what its last attempt takes.
+const OUTAGE: Range<Duration> = Duration::from_secs(55)..Duration::from_secs(130);
 /// States of the disks after a power cut, of which one is taken.
 const STATES: usize = 4;
 
@@ -142,15 +145,19 @@ impl Driver {
         let (handle, id, _own) = open;
         let (ino, fs) = (self.inos[&id], self.mounted.as_ref().unwrap().1.clone());
         let at = offset(op.b, self.reference.node(id).content.len());
-        let bytes = data(op.d, length(op.c));
+        let bytes = data(op.d, length(op.c).max(1));
         let how = WriteHow::default();
         must("write", fs.write(&root_user(), (ino, handle), at as u64, &bytes, how).await)?;
         self.reference.write(id, at, &bytes);
         self.all_away();
+        let start = tokio::time::Instant::now();
         let synced = fs.fsync(ino, handle, op.a.is_multiple_of(2)).await;
+        let waited = start.elapsed();
         self.all_back().await;
-        if !synced.as_ref().is_err_and(|error| error.is(Posix::Io)) {
-            return Err(format!("fsync answers {synced:?} while all disks are away"));
+        if !synced.as_ref().is_err_and(|error| error.posix() == Posix::Io)
+            || !OUTAGE.contains(&waited)
+        {
+            return Err(format!("fsync answers {synced:?} after {waited:?} without any disk"));
         }
         must("fsync", fs.fsync(ino, handle, false).await)?;
         self.close(open).await
