@@ -61,7 +61,9 @@ fn decoders_answer_or_refuse() {
             assert!(target(seed), "{name} refuses seed {number}");
         }
         let inputs = [good, corpus(name)].concat();
-        inputs.iter().for_each(|input| targets::run(name, input));
+        for input in &inputs {
+            let _accepted = target(input);
+        }
         let (mut rng, start) = (SimRng::new(1), Instant::now());
         let (mut tried, mut accepted) = (0_u64, 0_u64);
         while start.elapsed() < TIME {

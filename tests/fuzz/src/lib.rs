@@ -46,10 +46,3 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("extents", algebra::extents),
     ("coder", algebra::coder),
 ];
-
-/// Runs the target of this name.
-pub fn run(name: &str, data: &[u8]) {
-    let found = TARGETS.iter().find(|(known, _target)| *known == name);
-    let (_name, target) = found.expect("a target of this name");
-    let _accepted = target(data);
-}
