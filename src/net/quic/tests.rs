@@ -397,6 +397,7 @@ async fn a_request_that_is_given_up_frees_its_stream() {
     let authority = Authority::new();
     let node = Node::start(authority.holder("alpha", Role::Node));
     let link = node.link("alpha", &authority.holder("desk", Role::Client));
+    assert_eq!(kind(&link).await, None);
     let hanging = || link.call(Order::Disk { slot: 0, call: DiskCall::Space });
     // More than streams are allowed at once.
     for _round in 0..30 {
@@ -404,6 +405,7 @@ async fn a_request_that_is_given_up_frees_its_stream() {
         let ended = futures_util::future::join_all(many).await;
         assert!(ended.iter().all(Result::is_err));
     }
-    assert_eq!(kind(&link).await, None);
+    let answer = tokio::time::timeout(PATIENCE, link.call(Order::Disks)).await;
+    answer.expect("there is a stream for it").expect("the node answers");
     node.end().await;
 }
