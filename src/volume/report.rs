@@ -74,8 +74,10 @@ impl Volume {
     }
 
     /// The volume at a glance.
+    ///
+    /// Errors: why nothing can be said, while all disks with the metadata are away.
     pub fn status(&self) -> Result<Status> {
-        let view = self.meta.view()?;
+        let view = self.meta.view().map_err(|error| self.health().err().unwrap_or(error))?;
         let (totals, log, class) = (view.totals()?, self.log.status(), self.root_class()?);
         let mut together = Together::new(&self.log.members());
         together.note(&log.disks, count(log.disks.len()) - 1);

@@ -53,14 +53,18 @@ impl Shared {
     pub(super) async fn drop_lost(&self, side: &mut Side) -> Result<()> {
         self.stop_if_superseded();
         self.check_running()?;
+        // In an outage too: a log holds the lock of its disk, which could not come back.
+        for disk in side.log.disks() {
+            if self.disks.get(disk).is_none() {
+                self.lose(side, disk, &Error::unavailable("the disk is down"));
+            }
+        }
         if self.is_paused() {
             self.resume(side).await?;
         }
         let dead = self.deaths.take();
         for disk in side.log.disks() {
-            if self.disks.get(disk).is_none() {
-                self.lose(side, disk, &Error::unavailable("the disk is down"));
-            } else if dead.contains(&disk) {
+            if dead.contains(&disk) {
                 self.lose(side, disk, &Error::corrupt("its copy of the state is lost"));
             }
         }
