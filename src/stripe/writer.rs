@@ -120,9 +120,9 @@ impl StripeWriter {
     /// disk, directories included. Rows are encoded as they fill: besides the segments it holds a few rows.
     /// May be cancelled: what was put is an orphan.
     ///
-    /// Errors: `Fenced` when the member list has changed since the target was made; `NoSpace` when disks are full and
-    /// too few others remain; `Unavailable` when fewer than k + 1
-    /// shards (k where no more than k disks exist) can be made durable.
+    /// Errors: `Fenced` when the member list has changed since the target was made and disks refuse shards for that:
+    /// those of the new list may take them all; `NoSpace` when disks are full and too few others remain; `Unavailable`
+    /// when fewer than k + 1 shards (k where no more than k disks exist) can be made durable.
     pub async fn write(&self, target: Target, segments: Vec<NewSegment>) -> Result<Written> {
         let payload = Payload::seal(&self.cpu, &self.metrics, target.class, segments).await?;
         let payload = Arc::new(payload);
@@ -177,6 +177,7 @@ impl StripeWriter {
                 return progress;
             }
             let results = self.put_round(target, payload, seal, &round).await;
+            let fenced = results.iter().any(|result| result.as_ref().is_err_and(is_fenced));
             for (assignment, result) in round.into_iter().zip(results) {
                 let at = usize::from(assignment.index.0);
                 progress.disks[at] = assignment.disk;
@@ -184,6 +185,10 @@ impl StripeWriter {
                     Ok(root) => progress.good[at] = Some((assignment, root)),
                     Err(error) => progress.errors.push(error),
                 }
+            }
+            if fenced {
+                // The spares would refuse it too.
+                return progress;
             }
         }
     }
@@ -266,16 +271,23 @@ impl StripeWriter {
     }
 }
 
+/// Whether a disk goes by another member list.
+fn is_fenced(error: &Error) -> bool {
+    error.kind() == ErrorKind::Fenced
+}
+
 /// Whether as many shards are durable as a stripe needs to be committed.
 fn enough(target: &Target, progress: &Progress) -> Result<()> {
     let (k, n) = (usize::from(target.class.scheme.k()), usize::from(target.class.scheme.n()));
     let needed = if target.disks.len() > k { (k + 1).min(n) } else { k };
     let good = progress.good.iter().flatten().count();
-    if good >= needed {
+    let fenced = progress.errors.iter().any(is_fenced);
+    // A disk that goes by the new list is in order: the stripe shall not be without its shard.
+    if good >= needed && !fenced {
         return Ok(());
     }
     let full = progress.errors.iter().filter(|error| error.is(Posix::NoSpace)).count();
-    let kind = if progress.errors.iter().any(|error| error.kind() == ErrorKind::Fenced) {
+    let kind = if fenced {
         ErrorKind::Fenced
     } else if good + full >= needed {
         ErrorKind::Posix(Posix::NoSpace)

@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 const SEGMENT: u64 = SEGMENT_BYTES as u64;
-/// How often a stripe is written before disks that fail, or a member list that keeps changing, are an error.
+/// How often a stripe is written before disks that are full are an error, and without a pause.
 const PUT_ATTEMPTS: u32 = 4;
 /// Pause between two attempts while disks are waited for.
 const PUT_PAUSE: Duration = Duration::from_millis(250);
@@ -231,8 +231,10 @@ async fn put(
 
 fn is_worth_another(error: &Error, attempt: u32, deadline: Instant) -> bool {
     match error.kind() {
-        ErrorKind::Fenced | ErrorKind::Posix(Posix::NoSpace) => attempt < PUT_ATTEMPTS,
-        ErrorKind::Unavailable => attempt < PUT_ATTEMPTS || Instant::now() < deadline,
+        ErrorKind::Posix(Posix::NoSpace) => attempt < PUT_ATTEMPTS,
+        ErrorKind::Fenced | ErrorKind::Unavailable => {
+            attempt < PUT_ATTEMPTS || Instant::now() < deadline
+        }
         _ => false,
     }
 }

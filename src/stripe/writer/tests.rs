@@ -2,7 +2,8 @@ use crate::disk::sim::Call;
 use crate::error::{ErrorKind, Posix};
 use crate::stripe::layout::NO_DISK;
 use crate::stripe::testing::{Cluster, MIXED, segments};
-use crate::types::DiskId;
+use crate::types::{DiskId, Epoch};
+use std::time::Duration;
 
 #[tokio::test]
 async fn what_is_written_reads_back() {
@@ -112,4 +113,20 @@ async fn a_silent_disk_is_replaced_and_later_decoded_around() {
     cluster.silence(&[0, 6]);
     cluster.check(&written, &segments).await;
     assert!(cluster.found().is_empty(), "they are silent, not bad");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stripe_is_not_without_the_shard_of_a_disk_that_goes_by_a_newer_list() {
+    let mut cluster = Cluster::new(7);
+    cluster.silence(&[2]);
+    let target = cluster.target("4+2");
+    let newer = Epoch(target.epoch.0 + 1);
+    let write = cluster.writer.write(target, segments(&MIXED));
+    // While disk 2 is waited for the list changes: five shards are durable, which would be enough.
+    let change = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        cluster.peers.set_epoch(newer);
+    };
+    let (written, ()) = tokio::join!(write, change);
+    assert_eq!(written.unwrap_err().kind(), ErrorKind::Fenced);
 }
