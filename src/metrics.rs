@@ -6,6 +6,7 @@
 
 mod coding;
 mod jobs;
+mod moves;
 mod operations;
 mod page;
 mod repairs;
@@ -14,6 +15,7 @@ mod tests;
 
 pub use coding::{CodingMetrics, Purpose};
 pub use jobs::{JobTimes, Latency};
+pub use moves::{Move, MoveMetrics};
 pub use operations::{Operation, RequestMetrics};
 pub use page::{Page, TEXT_FORMAT};
 pub use repairs::{RepairMetrics, RepairResult};
@@ -33,6 +35,8 @@ pub struct Metrics {
     pub requests: Arc<RequestMetrics>,
     /// Attempts to restore stripes.
     pub repairs: Arc<RepairMetrics>,
+    /// File data that workers have moved to new stripes.
+    pub moves: Arc<MoveMetrics>,
 }
 
 /// Upper bounds, in seconds, of what waits for disks: from an answer out of memory to a disk that hangs.

@@ -5,6 +5,7 @@ pub mod clean;
 pub mod delete;
 pub mod inventory;
 mod meter;
+mod mover;
 pub mod orphans;
 pub mod pack;
 pub mod reap;
@@ -18,6 +19,7 @@ mod testing;
 mod tests;
 pub mod throttle;
 
+pub use mover::Mover;
 pub use shards::Shards;
 
 use crate::error::Result;

@@ -14,14 +14,14 @@ use crate::meta::client::Views;
 use crate::stripe::reader::{Finding, StripeReader};
 use crate::stripe::writer::StripeWriter;
 use crate::types::{DiskId, Epoch, Incarnation, ShardIndex, StripeId};
-use crate::worker::clean::{Clean, CleanLimits, Mover};
+use crate::worker::clean::{Clean, CleanLimits};
 use crate::worker::delete::{Delete, GRACE};
 use crate::worker::inventory::Inventory;
 use crate::worker::orphans::Orphans;
 use crate::worker::pack::{Pack, PackLimits};
 use crate::worker::reap::Reap;
 use crate::worker::scrub::{Scrub, ScrubLimits, ScrubParts};
-use crate::worker::{Runner, Shards};
+use crate::worker::{Mover, Runner, Shards};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -119,10 +119,10 @@ impl Volume {
             hot_bytes: u64::from(self.config.limits.hot_mib) << 20,
             ..PackLimits::default()
         };
-        let mover =
-            Mover { reader: reader.clone(), writer: writer.clone(), placer: placer.clone() };
+        let moves = self.metrics.moves.clone();
+        let mover = Mover { reader: reader.clone(), writer, placer, moves };
         let orphans = Arc::new(Orphans::new(meta(), shards.clone(), incarnation, complete));
-        let (scrub_reader, scrub_shards) = (reader.clone(), shards.clone());
+        let scrub_shards = shards.clone();
         let inventory = Inventory::new(meta(), shards.clone(), self.repair.clone());
         let inventory = Arc::new(inventory);
         let runner = Runner::new(tasks.clone(), stop.clone());
@@ -130,18 +130,18 @@ impl Volume {
         runner.start(Arc::new(Delete::new(meta(), reader.clone(), shards, GRACE)));
         runner.start(Arc::new(Clean::new(
             meta(),
-            mover,
+            mover.clone(),
             self.spaces.clone(),
             CleanLimits::default(),
         )));
-        runner.start(Arc::new(Pack::new(meta(), reader, writer, placer, pack)));
+        runner.start(Arc::new(Pack::new(meta(), mover, pack)));
         runner.start(orphans.clone());
         runner.start(inventory.clone());
         runner.start(self.repair.clone());
         runner.start(self.rebalance.clone());
         let scrub = Arc::new(Scrub::new(ScrubParts {
             meta: meta(),
-            reader: scrub_reader,
+            reader,
             shards: scrub_shards,
             repair: self.repair.clone(),
             orphans: orphans.clone(),

@@ -31,6 +31,7 @@ impl Volume {
         self.write_memory(&mut page, &totals);
         self.write_log(&mut page, &log);
         self.write_disks(&mut page, &self.disk_statuses(&log.disks));
+        self.metrics.moves.write(&mut page);
         self.metrics.repairs.write(&mut page);
         self.write_keepers(&mut page, &view)?;
         page.text()

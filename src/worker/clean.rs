@@ -1,7 +1,7 @@
 //! Cleaning: live segments of stripes that are mostly dead, or very short, move to new stripes. The emptied stripes are
 //! deleted by another worker. Knows no shard and no disk.
 
-use super::{Step, Worker};
+use super::{Mover, Step, Worker};
 use crate::class::Class;
 use crate::error::{Error, Result};
 use crate::extent::FrameRef;
@@ -9,12 +9,13 @@ use crate::limits::{SLOTS_PER_STRIPE_MAX, STRIPE_PAYLOAD_BYTES_MAX};
 use crate::meta::client::MetaClient;
 use crate::meta::command::{Command, SegmentMove};
 use crate::meta::store::{ChunkView, Totals, View};
+use crate::metrics::Move;
 use crate::net::Priority;
 use crate::stripe::layout::StripeRecord;
 use crate::stripe::pack::plan_stripes;
-use crate::stripe::reader::{Piece, StripeReader};
+use crate::stripe::reader::Piece;
 use crate::stripe::slots::SlotTable;
-use crate::stripe::writer::{NewSegment, Placer, StripeWriter};
+use crate::stripe::writer::NewSegment;
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::types::{ChunkIndex, ClassId, Ino, SegmentAddress, SlotIndex, StripeId};
 use futures_util::future::BoxFuture;
@@ -41,17 +42,6 @@ const PAGE: usize = 1024;
 const MOVES_MAX: usize = 2 * SLOTS_PER_STRIPE_MAX as usize;
 /// Most stripes that are remembered as not worth a merge.
 const REFUSED_MAX: usize = 4096;
-
-/// What a cleaner reads and writes with.
-#[derive(Clone, Debug)]
-pub struct Mover {
-    /// Reads live segments.
-    pub reader: StripeReader,
-    /// Writes new stripes.
-    pub writer: StripeWriter,
-    /// Says where they go.
-    pub placer: Arc<dyn Placer>,
-}
 
 /// What cleaning and the room of users have to do with each other.
 pub trait Room: Send + Sync + Debug {
@@ -175,11 +165,14 @@ impl Clean {
             self.refuse(&choice.stripes);
             return Ok(());
         }
+        let why = if choice.merge { Move::Merge } else { Move::Clean };
         let runs = runs.into_iter().filter_map(|run| slots.get(run));
         for run in runs.flat_map(split_moves) {
             self.move_slots(class_id, class, run).await.map_err(|error| {
                 error.while_doing(format!("clean stripes {:?}", choice.stripes))
             })?;
+            let bytes = run.iter().map(|slot| u64::from(slot.frame.raw_bytes)).sum();
+            self.mover.moves.note(why, bytes);
         }
         Ok(())
     }

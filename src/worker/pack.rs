@@ -1,19 +1,20 @@
 //! Packing: small data that fsyncs have put into the metadata moves to stripes when it cools or grows too much. Knows no
 //! shard and no disk.
 
-use super::{Step, Worker};
+use super::{Mover, Step, Worker};
 use crate::class::Class;
 use crate::error::{Error, Result};
 use crate::limits::{CHUNK_BYTES, SEGMENT_BYTES, STRIPE_PAYLOAD_BYTES_MAX};
 use crate::meta::client::MetaClient;
 use crate::meta::command::{Command, Inode, SegmentCommit};
 use crate::meta::store::{ChunkView, HotBytes, View};
+use crate::metrics::Move;
 use crate::net::Priority;
 use crate::stripe::layout::StripeRecord;
 use crate::stripe::pack::plan_stripes;
-use crate::stripe::reader::{Piece, StripeReader};
-use crate::stripe::writer::{NewSegment, Placer, StripeWriter};
-use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::stripe::reader::Piece;
+use crate::stripe::writer::NewSegment;
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::types::{
     ChunkIndex, ClassId, Ino, SegmentAddress, SegmentIndex, SlotIndex, StripeId, Version,
 };
@@ -55,9 +56,7 @@ impl Default for PackLimits {
 #[derive(Debug)]
 pub struct Pack {
     meta: MetaClient,
-    reader: StripeReader,
-    writer: StripeWriter,
-    placer: Arc<dyn Placer>,
+    mover: Mover,
     limits: PackLimits,
     state: Mutex<State>,
 }
@@ -112,14 +111,8 @@ struct Batch {
 
 impl Pack {
     /// Packs hot bytes of this volume into new stripes. Only for read-write mounts.
-    pub fn new(
-        meta: MetaClient,
-        reader: StripeReader,
-        writer: StripeWriter,
-        placer: Arc<dyn Placer>,
-        limits: PackLimits,
-    ) -> Self {
-        Self { meta, reader, writer, placer, limits, state: Mutex::default() }
+    pub fn new(meta: MetaClient, mover: Mover, limits: PackLimits) -> Self {
+        Self { meta, mover, limits, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -202,7 +195,7 @@ impl Pack {
         for (stripe, wanted) in pieces {
             let list: Vec<Piece> = wanted.iter().map(|(_number, piece)| *piece).collect();
             let read = match batch.records.get(&stripe) {
-                Some(record) => self.reader.read(record, &list).await,
+                Some(record) => self.mover.reader.read(record, &list).await,
                 None => Err(Error::internal(format!("stripe {stripe} is named and not known"))),
             };
             match read {
@@ -234,16 +227,18 @@ impl Pack {
             address: segment.address,
             data: Bytes::from(segment.content),
         });
-        let target = self.placer.target(class_id, class, Priority::Background)?;
-        let written = self.writer.write(target, contents.collect()).await?;
+        let target = self.mover.placer.target(class_id, class, Priority::Background)?;
+        let written = self.mover.writer.write(target, contents.collect()).await?;
         let commits =
             (0..).zip(facts).zip(&written.frames).map(|((number, (address, expected)), frame)| {
                 SegmentCommit { address, expected, slot: SlotIndex(number), frame: *frame }
             });
         let segments: Vec<SegmentCommit> = commits.collect();
         let count = segments.len();
+        let bytes = segments.iter().map(|segment| u64::from(segment.frame.raw_bytes)).sum();
         let stripe = written.record;
         self.meta.propose(Command::CommitExtents { stripe, segments, files: Vec::new() }).await?;
+        self.mover.moves.note(Move::Pack, bytes);
         Ok(count)
     }
 }

@@ -4,7 +4,7 @@ use super::clean::Room;
 use super::rebalance::{Rebalance, RebalanceParts};
 use super::repair::{Attempt, Journal, Now, Repair, RepairParts};
 use super::throttle::{Caps, Throttle};
-use super::{Shards, Step, Worker};
+use super::{Mover, Shards, Step, Worker};
 use crate::class::Class;
 use crate::cpu::Cpu;
 use crate::disk::pace::PATIENCE_MAX;
@@ -224,6 +224,16 @@ impl Rig {
     }
 
     /// A repair worker over all of it.
+    /// Counts on its own what it moves.
+    pub(super) fn mover(&self) -> Mover {
+        Mover {
+            reader: self.reader.clone(),
+            writer: self.writer.clone(),
+            placer: self.placer.clone(),
+            moves: Arc::default(),
+        }
+    }
+
     pub(super) fn repair(&self) -> Repair {
         Repair::new(RepairParts {
             meta: self.meta.clone(),

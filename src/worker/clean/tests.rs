@@ -12,12 +12,13 @@ fn clean(rig: &Rig) -> Clean {
 }
 
 fn clean_in(rig: &Rig, room: Arc<dyn Room>) -> Clean {
-    let mover = Mover {
-        reader: rig.reader.clone(),
-        writer: rig.writer.clone(),
-        placer: rig.placer.clone(),
-    };
-    Clean::new(rig.meta.clone(), mover, room, CleanLimits::default())
+    Clean::new(rig.meta.clone(), rig.mover(), room, CleanLimits::default())
+}
+
+/// Bytes that were moved because much was dead, and because stripes were short.
+fn moved(clean: &Clean) -> (usize, usize) {
+    let bytes = |why| usize::try_from(clean.mover.moves.bytes(why)).unwrap();
+    (bytes(Move::Clean), bytes(Move::Merge))
 }
 
 /// Has room once it is told to, and remembers what it was asked for and told.
@@ -142,6 +143,7 @@ async fn live_segments_leave_a_stripe_that_is_mostly_dead() {
     assert_eq!(stripes.len(), 1);
     assert_eq!(stripes[0].slots, 4);
     assert!(stripes[0].payload_bytes < 4 * 65_600);
+    assert_eq!(moved(&clean), (3 * SEGMENT + 1000, 0));
 }
 
 #[tokio::test]
@@ -175,6 +177,7 @@ async fn short_stripes_are_merged_once() {
     clean.state().scanned = None;
     settle(&clean).await;
     assert_eq!(rig.stripes()[0].id, merged);
+    assert_eq!(moved(&clean), (0, 5 * (3 * SEGMENT / 2 + 5)));
 }
 
 #[tokio::test]

@@ -4,8 +4,7 @@ use crate::worker::testing::{Rig, noise, settle};
 const SEGMENT: usize = SEGMENT_BYTES as usize;
 
 fn pack(rig: &Rig, limits: PackLimits) -> Pack {
-    let (reader, writer) = (rig.reader.clone(), rig.writer.clone());
-    Pack::new(rig.meta.clone(), reader, writer, rig.placer.clone(), limits)
+    Pack::new(rig.meta.clone(), rig.mover(), limits)
 }
 
 const TIGHT: PackLimits =
@@ -35,9 +34,11 @@ async fn many_hot_bytes_share_a_stripe() {
         rig.write_hot(ino, 0, &data).await;
         files.push((ino, data));
     }
-    assert_eq!(settle(&pack(&rig, TIGHT)).await, Step::Idle);
+    let pack = pack(&rig, TIGHT);
+    assert_eq!(settle(&pack).await, Step::Idle);
     assert_eq!(hot_bytes(&rig), 0);
     assert_eq!(rig.stripes().len(), 1);
+    assert_eq!(pack.mover.moves.bytes(Move::Pack), 9000);
     for (ino, data) in files {
         assert_eq!(rig.read(ino).await, data);
         assert!(rig.stripe_of(ino, 0).is_some());

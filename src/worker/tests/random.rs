@@ -3,7 +3,7 @@
 use crate::error::Posix;
 use crate::meta::command::{Command, FileUpdate, SetAttributes};
 use crate::types::{DiskId, Incarnation, Ino};
-use crate::worker::clean::{Clean, CleanLimits, Mover};
+use crate::worker::clean::{Clean, CleanLimits};
 use crate::worker::delete::{Delete, GRACE};
 use crate::worker::orphans::Orphans;
 use crate::worker::pack::{Pack, PackLimits};
@@ -41,23 +41,17 @@ impl World {
     async fn new(seed: u64) -> Self {
         let rig = Rig::new(if seed.is_multiple_of(2) { "2+1" } else { "2+1,zstd" }, 4);
         let (meta, reader, shards) = (&rig.meta, &rig.reader, &rig.shards);
-        let mover = Mover {
-            reader: reader.clone(),
-            writer: rig.writer.clone(),
-            placer: rig.placer.clone(),
-        };
         let limits = PackLimits { hot_bytes: 9000, idle: Duration::from_secs(30), idle_bytes: 100 };
         let workers: Vec<Box<dyn Worker>> = vec![
             Box::new(Reap::new(meta.clone())),
             Box::new(Delete::new(meta.clone(), reader.clone(), shards.clone(), GRACE)),
-            Box::new(Clean::new(meta.clone(), mover, Arc::new(Plenty), CleanLimits::default())),
-            Box::new(Pack::new(
+            Box::new(Clean::new(
                 meta.clone(),
-                reader.clone(),
-                rig.writer.clone(),
-                rig.placer.clone(),
-                limits,
+                rig.mover(),
+                Arc::new(Plenty),
+                CleanLimits::default(),
             )),
+            Box::new(Pack::new(meta.clone(), rig.mover(), limits)),
         ];
         let repair = rig.repair();
         let mut files = Vec::new();
