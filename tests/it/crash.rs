@@ -3,6 +3,7 @@
 
 mod bounded;
 mod check;
+mod moves;
 mod workload;
 
 use crate::compare::Checked;
@@ -12,7 +13,7 @@ use check::{Depth, check};
 use workload::{Kind, Op, Record, generate, record};
 
 /// Seconds that the harness runs in `cargo test`.
-const SECONDS: u64 = 25;
+const SECONDS: u64 = 20;
 /// Moments of a history at which the power is cut.
 const CUTS: u64 = 6;
 /// States that are tried of each: nothing and everything of what was in doubt, and parts of it.
@@ -33,7 +34,7 @@ fn crash() {
     let budget = Budget::new("crash::crash", SECONDS);
     let mut tried = Tried::default();
     budget.spend(|seed| {
-        let record = recorded(seed, &generate(seed), Plant::Nothing)?;
+        let record = recorded(seed, (&[], &generate(seed)), Plant::Nothing)?;
         cuts(seed, &record, &mut tried)
     });
     let Tried { states, cuts, exhaustive } = tried;
@@ -51,8 +52,9 @@ enum Plant {
     Reclaim,
 }
 
-/// Runs a workload on a new volume, of every third seed over nodes; the journal of its disks begins with it.
-fn recorded(seed: u64, ops: &[Op], plant: Plant) -> Checked<Record> {
+/// Runs a workload behind that of `earlier` on a new volume, of every third seed over nodes; the journal of its disks begins
+/// with it.
+fn recorded(seed: u64, ops: (&[Op], &[Op]), plant: Plant) -> Checked<Record> {
     run(async {
         let rig = match seed % 3 {
             2 => Rig::over_nodes(seed, DISKS, DISKS).0,
@@ -64,7 +66,7 @@ fn recorded(seed: u64, ops: &[Op], plant: Plant) -> Checked<Record> {
                 (0..DISKS).for_each(|disk| rig.machine.skip_syncs(disk, call, u32::MAX));
             }
         };
-        record(rig, (&[], ops), &before, plant == Plant::Reclaim).await
+        record(rig, ops, &before, plant == Plant::Reclaim).await
     })
 }
 
@@ -134,7 +136,7 @@ fn notices(plant: Plant, first: u64) {
             Plant::Reclaim => overwrite(),
             _ => generate(seed),
         };
-        let ran = recorded(seed, &ops, plant);
+        let ran = recorded(seed, (&[], &ops), plant);
         let failed = ran.and_then(|record| cuts(seed, &record, &mut Tried::default())).err();
         failed.map(|failure| (seed, failure))
     });

@@ -41,3 +41,4 @@ mod room;
 mod sim;
 mod takeover;
 mod tidy;
+mod work;

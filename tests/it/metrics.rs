@@ -23,7 +23,7 @@ const FILE_BYTES: usize = 8 << 20;
 const SETTLED: Duration = Duration::from_secs(20);
 
 /// Names that dashboards rely on.
-const PROMISED: [&str; 22] = [
+const PROMISED: [&str; 23] = [
     "erasure_encode_duration_seconds",
     "erasure_decode_duration_seconds",
     "erasure_shards_total",
@@ -33,6 +33,7 @@ const PROMISED: [&str; 22] = [
     "storage_repair_attempts_total",
     "storage_repair_failures_total",
     "storage_repair_bytes_total",
+    "ironfs_moved_bytes_total",
     "ironfs_stripes_margin",
     "ironfs_request_duration_seconds",
     "ironfs_cache_hits_total",

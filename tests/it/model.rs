@@ -52,7 +52,7 @@ fn model() {
         Ok(())
     });
     let holes = coverage.holes();
-    println!("model: pairs of a fault and a state that never met: {holes:?}");
+    println!("model: pairs of a fault, or of work, and a state that never met: {holes:?}");
     assert!(holes.is_empty() || !budget.is_long(), "{holes:?} never met");
 }
 

@@ -4,6 +4,7 @@ use crate::compare::{Checked, root_user};
 use crate::reference::{Id, ROOT, Reference, Rename};
 use crate::rig::Rig;
 use crate::sim::disk::SimRng;
+use crate::work::Work;
 use ironfs::error::Result;
 use ironfs::fs::Fs;
 use ironfs::fs::attr::SetAttr;
@@ -53,6 +54,9 @@ pub(super) enum Kind {
     Punch,
     Fdatasync,
     FsyncDir,
+    // And this only where data is moved.
+    /// Time for every worker: `length` milliseconds.
+    Rest,
 }
 
 impl Kind {
@@ -122,6 +126,8 @@ pub(super) struct Moment {
     pub(super) file: Option<Id>,
     /// Whether it was done at all.
     pub(super) done: bool,
+    /// What workers did during a rest.
+    pub(super) work: Vec<&'static str>,
 }
 
 /// A workload that ran.
@@ -143,9 +149,9 @@ impl Record {
         let mut story = String::new();
         for (number, moment) in self.moments.iter().enumerate() {
             let cut = if (moment.begins..moment.ends).contains(&at) { " <- the cut" } else { "" };
-            let Moment { op, begins, ends, done, .. } = moment;
-            writeln!(story, "  {number}: {op:?} done: {done}, journal {begins}..{ends}{cut}")
-                .unwrap();
+            let Moment { op, begins, ends, done, work, .. } = moment;
+            write!(story, "  {number}: {op:?} done: {done}, journal {begins}..{ends}").unwrap();
+            writeln!(story, ", work: {work:?}{cut}").unwrap();
         }
         story
     }
@@ -202,10 +208,16 @@ pub(super) async fn record(
         let begins = rig.machine.journal_len();
         states.push(writer.reference.clone());
         let file = writer.target(op).ok();
+        let mut work = Work::default();
+        let rests = op.kind == Kind::Rest;
+        if rests {
+            work.done(&writer.volume);
+        }
         let did = writer.step(number + 1, op).await;
         let done = did.map_err(|error| format!("operation {number}, {op:?}: {error}"))?;
         let ends = rig.machine.journal_len();
-        moments.push(Moment { op: *op, begins, ends, file, done });
+        let work = if rests { work.done(&writer.volume) } else { Vec::new() };
+        moments.push(Moment { op: *op, begins, ends, file, done, work });
     }
     states.push(writer.reference.clone());
     let Writer { volume, fs, .. } = writer;
@@ -297,9 +309,9 @@ impl Writer<'_> {
             }
             Kind::Sync => self.volume.sync().await?,
             Kind::Checkpoint => self.volume.checkpoint().await?,
-            Kind::Wait => {
-                let milliseconds = op.length as u64 % 7000;
-                tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            Kind::Wait | Kind::Rest => {
+                let bound = if op.kind == Kind::Wait { 7000 } else { u64::MAX };
+                tokio::time::sleep(Duration::from_millis(op.length as u64 % bound)).await;
             }
             _ => return self.content(version, op).await,
         }

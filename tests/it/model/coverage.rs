@@ -1,6 +1,7 @@
-//! Which fault met which state of a volume: a pair that never meets is a hole in the generator.
+//! Which fault, and which background work, met which state of a volume: a pair that never meets is a hole in the generator.
 
 use super::ops::Kind;
+use crate::work::WORK;
 use std::collections::BTreeMap;
 
 /// Operations that are faults, or take them back.
@@ -35,14 +36,14 @@ pub(super) enum Phase {
 const PHASES: [Phase; 6] =
     [Phase::Dirty, Phase::Hot, Phase::Repair, Phase::Away, Phase::Full, Phase::Orphan];
 
-/// How often each fault met each phase.
+/// How often each fault, and each kind of work, met each phase.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Coverage(BTreeMap<(String, Phase), u64>);
 
 impl Coverage {
-    pub(super) fn note(&mut self, fault: Kind, phases: &[Phase]) {
+    pub(super) fn note(&mut self, what: &str, phases: &[Phase]) {
         for phase in phases {
-            *self.0.entry((format!("{fault:?}"), *phase)).or_default() += 1;
+            *self.0.entry((what.to_owned(), *phase)).or_default() += 1;
         }
     }
 
@@ -54,9 +55,10 @@ impl Coverage {
 
     /// Pairs that never met.
     pub(super) fn holes(&self) -> Vec<String> {
-        let pairs =
-            FAULTS.iter().flat_map(|fault| PHASES.map(|phase| (format!("{fault:?}"), phase)));
+        let faults = FAULTS.iter().map(|fault| format!("{fault:?}"));
+        let work = WORK.iter().map(|(kind, _series)| (*kind).to_owned());
+        let pairs = faults.chain(work).flat_map(|what| PHASES.map(|phase| (what.clone(), phase)));
         let holes = pairs.filter(|pair| !self.0.contains_key(pair));
-        holes.map(|(fault, phase)| format!("{fault} while {phase:?}")).collect()
+        holes.map(|(what, phase)| format!("{what} while {phase:?}")).collect()
     }
 }

@@ -8,6 +8,7 @@ use super::wrong::{self, Here};
 use crate::compare::{Checked, compare, root_user};
 use crate::reference::{Id, ROOT, Reference, Rename};
 use crate::rig::Rig;
+use crate::work::Work;
 use ironfs::error::{Error, Posix};
 use ironfs::fs::Fs;
 use ironfs::fs::attr::{SetAttr, SetTime};
@@ -27,6 +28,9 @@ const FALLOC_KEEP_SIZE: i32 = 1;
 const FALLOC_PUNCH_HOLE: i32 = 2;
 const FALLOC_ZERO_RANGE: i32 = 16;
 const HANDLES_MAX: usize = 4;
+/// Files that are written one after the other, and bytes of each at least: more than stays in the metadata.
+const EACH_MAX: usize = 6;
+const EACH_BYTES: usize = 65_537;
 const PAGE: usize = 4096;
 
 type Done<T = ()> = Result<T, Error>;
@@ -77,6 +81,7 @@ pub(super) struct Driver {
     squeezed: Option<Vec<u64>>,
     holds_repair: bool,
     steps: u64,
+    work: Work,
     coverage: Coverage,
 }
 
@@ -135,11 +140,12 @@ impl Driver {
             squeezed: None,
             holds_repair: false,
             steps: 0,
+            work: Work::default(),
             coverage: Coverage::default(),
         })
     }
 
-    /// Compares all, and ends with a check of the volume. Answers which faults met what.
+    /// Compares all, and ends with a check of the volume. Answers what met what.
     pub(super) async fn finish(mut self) -> Checked<Coverage> {
         self.compare().await?;
         self.enlarge();
@@ -171,9 +177,9 @@ impl Driver {
 
     pub(super) async fn step(&mut self, op: &Op) -> Checked {
         self.steps += 1;
+        let phases = self.phases()?;
         if FAULTS.contains(&op.kind) {
-            let phases = self.phases()?;
-            self.coverage.note(op.kind, &phases);
+            self.coverage.note(&format!("{:?}", op.kind), &phases);
         }
         let kept = self.squeezed.is_some().then(|| self.reference.clone());
         match (self.act(op).await, kept) {
@@ -181,6 +187,9 @@ impl Driver {
             (Err(Refusal::NoRoom), Some(kept)) if takes_room(op.kind) => self.reference = kept,
             (Err(Refusal::NoRoom), _) => return Err("there is no room".to_owned()),
             (Err(Refusal::Wrong(wrong)), _) => return Err(wrong),
+        }
+        for kind in self.work.done(&self.mounted.as_ref().unwrap().0) {
+            self.coverage.note(kind, &phases);
         }
         if self.steps.is_multiple_of(COMPARE_EVERY)
             || matches!(op.kind, Kind::Remount | Kind::SyncAndKill | Kind::SyncAndCut)
@@ -218,6 +227,7 @@ impl Driver {
             | Kind::ZeroRange
             | Kind::Fallocate
             | Kind::Fsync => self.content(op).await?,
+            Kind::WriteEach => self.write_each(op).await?,
             Kind::Copy => self.copy(op).await?,
             Kind::SetXattr | Kind::RemoveXattr | Kind::Chmod => self.attributes(op).await?,
             Kind::Chown | Kind::SetTimes => self.owner_or_times(op).await?,
@@ -417,6 +427,26 @@ impl Driver {
                 same(done, wanted)?;
             }
             _ => must("fsync", fs.fsync(ino, handle, op.d.is_multiple_of(2)).await)?,
+        }
+        Ok(())
+    }
+
+    /// Some files, one after the other, get content that goes into a stripe of its own. Not while there is little room: a
+    /// part of it might be done.
+    async fn write_each(&mut self, op: &Op) -> Tried {
+        if self.squeezed.is_some() {
+            return Ok(());
+        }
+        let files = self.reference.named(|node| node.kind == FileKind::File);
+        for (number, id) in (0..).zip(files.into_iter().take(EACH_MAX)) {
+            let (ino, caller) = (self.inos[&id], root_user());
+            let handle = must("open", self.fs().open(&caller, ino, O_RDWR).await)?.handle;
+            let bytes = data(op.d + number, EACH_BYTES + length(op.c));
+            let (open, how) = ((ino, handle), WriteHow::default());
+            must("write", self.fs().write(&caller, open, 0, &bytes, how).await)?;
+            self.reference.write(id, 0, &bytes);
+            must("fsync", self.fs().fsync(ino, handle, op.b.is_multiple_of(2)).await)?;
+            self.close((handle, id, true)).await?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use super::{Driver, must, pick};
 use crate::compare::{Checked, root_user};
 use crate::model::ops::{Kind, Op, call, data, length, offset};
+use crate::work::Work;
 use ironfs::error::Posix;
 use ironfs::fs::file::WriteHow;
 use std::ops::Range;
@@ -38,7 +39,7 @@ impl Driver {
             Kind::Repair => self.repair().await,
             Kind::HoldRepair => {
                 // So that other things happen while it has work.
-                self.holds_repair = !op.a.is_multiple_of(4);
+                self.holds_repair = !op.a.is_multiple_of(8);
                 self.volume().pause_repair(self.holds_repair);
                 Ok(())
             }
@@ -207,6 +208,7 @@ impl Driver {
         let volume = must("open", self.rig.open().await)?;
         volume.pause_repair(self.holds_repair);
         self.mounted = Some((volume.clone(), volume.fs()));
+        self.work = Work::default();
         self.handles.clear();
         self.truncating.clear();
         self.reference.close_all();
