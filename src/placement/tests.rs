@@ -170,13 +170,18 @@ fn a_walk_is_quick_on_many_disks() {
         (0..400).map(|disk| format!("zone=z{},node=n{}", disk % 4, disk / 10)).collect();
     let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
     let ring = Ring::new(&labelled(&labels), &wanted(6, 3));
-    let count = 1000;
+    // The best of ten rounds: whatever else runs on the machine is not measured.
+    let (rounds, count) = (10, 100);
     #[expect(clippy::disallowed_methods, reason = "it is measured")]
     let now = std::time::Instant::now;
-    let start = now();
-    let sum: usize = (0..count).map(|stripe| ring.walk(StripeId(stripe)).len()).sum();
-    let each = (now() - start).as_nanos() / u128::from(count);
-    assert_eq!(sum, 400_000);
+    let round = || {
+        let start = now();
+        let sum: usize = (0..count).map(|stripe| ring.walk(StripeId(stripe)).len()).sum();
+        let took = now() - start;
+        assert_eq!(sum, 40_000);
+        took.as_nanos() / u128::from(count)
+    };
+    let each = (0..rounds).map(|_round| round()).min().unwrap();
     println!("{} us for the walk of a stripe over 400 disks", each as f64 / 1000.0);
     // Ten times what it takes unoptimised on a busy machine would still be a third of what a stripe takes to write.
     assert!(each < 2_000_000, "{each} ns");
