@@ -136,10 +136,9 @@ async fn health(State(state): State<AdminState>) -> Answer<Done> {
     answer(state.volume.health().map(|()| DONE))
 }
 
-async fn status(State(state): State<AdminState>) -> Answer<crate::volume::status::Status> {
-    let mut status = answer(state.volume.status())?;
-    status.0.mount = Some(state.directory.display().to_string());
-    Ok(status)
+async fn status(State(state): State<AdminState>) -> Json<crate::volume::status::Status> {
+    let mount = Some(state.directory.display().to_string());
+    Json(crate::volume::status::Status { mount, ..state.volume.status() })
 }
 
 async fn df(State(state): State<AdminState>) -> Answer<Vec<crate::volume::status::ClassSpace>> {

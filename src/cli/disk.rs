@@ -236,8 +236,12 @@ fn wait_for_drain(socket: &Path, leaving: &DiskStatus) -> Result<()> {
             }
             Some(_draining) => {}
         }
-        let jobs: Vec<Job> = paths::block_on(client::get(socket, "/jobs"))?;
-        if let Some(job) = jobs.iter().find(|job| job.name == name) {
+        // They are not told while the volume waits for disks; the drain goes on after that.
+        let jobs: Result<Vec<Job>> = paths::block_on(client::get(socket, "/jobs"));
+        if let Err(error) = &jobs {
+            bar.set_message(error.to_string());
+        }
+        if let Some(job) = jobs.into_iter().flatten().find(|job| job.name == name) {
             let total = bar.length().unwrap_or(0).max(job.left_bytes);
             bar.set_length(total);
             bar.set_position(total - job.left_bytes);

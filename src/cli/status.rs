@@ -3,9 +3,11 @@
 use super::{out, paths};
 use crate::admin::client;
 use crate::error::Result;
-use crate::volume::status::{ClassSpace, Status};
+use crate::volume::status::{ClassSpace, MetadataStatus, Status};
 use clap::Args;
-use std::fmt::Write as _;
+
+#[cfg(test)]
+mod tests;
 
 /// Show what state a volume is in, what can still be lost, and what to do
 #[derive(Debug, Args)]
@@ -27,60 +29,65 @@ impl StatusCommand {
 }
 
 fn text(status: &Status) -> String {
-    let mut text = String::new();
-    let mut line = |name: &str, value: &str| {
-        // Writing to a String cannot fail.
-        writeln!(text, "{name:>9}: {value}").expect("a string takes everything");
-    };
-    line("volume", &format!("{} ({})", status.name, status.volume));
-    line("state", &status.state);
-    for problem in &status.problems {
-        line("problem", problem);
+    let mut lines = vec![
+        ("volume", format!("{} ({})", status.name, status.volume)),
+        ("state", status.state.clone()),
+    ];
+    lines.extend(status.problems.iter().map(|problem| ("problem", problem.clone())));
+    lines.extend(status.actions.iter().map(|action| ("action", action.clone())));
+    lines.extend(status.mount.as_ref().map(|mount| {
+        ("mounted", format!("{mount}, served by pid {}", status.pid.unwrap_or_default()))
+    }));
+    let mut dirty = out::size(status.dirty_bytes);
+    if let Some(metadata) = &status.metadata {
+        lines.extend(metadata_lines(metadata));
+        let hot = out::size(metadata.hot_bytes);
+        dirty.push_str(&format!(", and {hot} of small data in the log"));
     }
-    for action in &status.actions {
-        line("action", action);
-    }
-    if let Some(mount) = &status.mount {
-        line("mounted", &format!("{mount}, served by pid {}", status.pid.unwrap_or_default()));
-    }
-    line("class", &status.class);
-    line("survives", &status.survives);
-    let margins: Vec<String> = status
+    lines.push(("dirty", dirty));
+    let log = &status.log;
+    let disks: Vec<String> = log.disks.iter().map(ToString::to_string).collect();
+    let disks = disks.join(" ");
+    lines.push((
+        "log",
+        format!("applied {}, durable {}, on disks {disks}", log.applied, log.durable),
+    ));
+    let mut text: String =
+        lines.iter().map(|(name, value)| format!("{name:>9}: {value}\n")).collect();
+    text.push('\n');
+    text.push_str(&disks_table(status));
+    text
+}
+
+fn metadata_lines(metadata: &MetadataStatus) -> Vec<(&'static str, String)> {
+    let margins: Vec<String> = metadata
         .stripes_by_margin
         .iter()
         .map(|(margin, stripes)| format!("{stripes} with margin {margin}"))
         .collect();
-    line("stripes", &if margins.is_empty() { "none yet".to_owned() } else { margins.join(", ") });
-    let repair = &status.repair;
+    let stripes = if margins.is_empty() { "none yet".to_owned() } else { margins.join(", ") };
+    let mut lines = vec![
+        ("class", metadata.class.clone()),
+        ("survives", metadata.survives.clone()),
+        ("stripes", stripes),
+    ];
+    let repair = &metadata.repair;
     if repair.waiting + repair.noted > 0 || repair.paused {
         let held = if repair.paused { ", and repair is held" } else { "" };
         let left = repair.full_margin_seconds.map(out::span);
         let left = left.map_or_else(String::new, |left| format!(", full margin in {left}"));
         let text = format!("{} stripes wait, {} noted{left}{held}", repair.waiting, repair.noted);
-        line("repair", &text);
+        lines.push(("repair", text));
     }
-    let space = &status.space;
-    line(
-        "space",
-        &format!(
-            "{} used of {}, {} available",
-            out::size(space.used_bytes),
-            out::size(space.total_bytes),
-            out::size(space.available_bytes)
-        ),
+    let space = &metadata.space;
+    let room = format!(
+        "{} used of {}, {} available",
+        out::size(space.used_bytes),
+        out::size(space.total_bytes),
+        out::size(space.available_bytes)
     );
-    line("inodes", &status.inodes.to_string());
-    let (dirty, hot) = (out::size(status.dirty_bytes), out::size(status.hot_bytes));
-    line("dirty", &format!("{dirty}, and {hot} of small data in the log"));
-    let log = &status.log;
-    let disks: Vec<String> = log.disks.iter().map(ToString::to_string).collect();
-    line(
-        "log",
-        &format!("applied {}, durable {}, on disks {}", log.applied, log.durable, disks.join(" ")),
-    );
-    text.push('\n');
-    text.push_str(&disks_table(status));
-    text
+    lines.extend([("space", room), ("inodes", metadata.inodes.to_string())]);
+    lines
 }
 
 pub(super) fn disks_table(status: &Status) -> String {

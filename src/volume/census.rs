@@ -38,6 +38,13 @@ pub(super) struct Census {
     pub(super) bytes: BTreeMap<DiskId, u64>,
 }
 
+impl Census {
+    /// How many more shards the stripe may lose that may lose least; below 0 it cannot be read. None without stripes.
+    pub(super) fn worst(&self) -> Option<i64> {
+        self.margins.keys().next().copied()
+    }
+}
+
 /// What a census was true for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct State {

@@ -88,7 +88,7 @@ pub async fn format_in(request: FormatRequest, world: &World) -> Result<Formatte
     made?;
     Ok(Formatted {
         volume: VolumeId(id),
-        survives: survives(class.scheme.m(), shared),
+        survives: survives(class.scheme.m().into(), shared),
         config: request.config,
     })
 }

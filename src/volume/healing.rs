@@ -120,7 +120,7 @@ impl Volume {
 
     /// Where scrubbing is.
     pub fn scrub_status(&self) -> Result<status::ScrubStatus> {
-        let view = self.meta.view()?;
+        let view = self.view()?;
         let (totals, state) = (view.totals()?, self.scrub_state(&view)?);
         let name = match (state.paused, state.running) {
             (true, _) => "paused",

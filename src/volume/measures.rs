@@ -20,24 +20,39 @@ impl Volume {
         Arc::clone(&self.metrics.requests)
     }
 
-    /// All metrics in the text format of Prometheus.
+    /// All metrics in the text format of Prometheus; without those of the metadata while it cannot be read.
     pub fn metrics_page(self: &Arc<Self>) -> Result<String> {
-        let (view, log) = (self.meta.view()?, self.log.status());
-        let totals = view.totals()?;
         let mut page = Page::default();
-        self.write_volume(&mut page, &view, &totals)?;
-        self.write_stripes(&mut page, &view, &totals)?;
+        self.write_volume(&mut page);
+        let told = self.view().and_then(|view| self.write_metadata(&mut page, &view));
+        if let Err(error) = &told {
+            tracing::debug!(%error, "metrics without those of the metadata");
+        }
+        page.gauge(
+            "ironfs_metadata_readable",
+            "Whether the metadata can be read; the metrics that are in it are absent otherwise.",
+            u64::from(told.is_ok()),
+        );
+        self.metrics.coding.write(&mut page);
         self.metrics.requests.write(&mut page);
-        self.write_memory(&mut page, &totals);
+        self.write_memory(&mut page);
+        let log = self.log.status();
         self.write_log(&mut page, &log);
         self.write_disks(&mut page, &self.disk_statuses(&log.disks));
         self.metrics.moves.write(&mut page);
         self.metrics.repairs.write(&mut page);
-        self.write_keepers(&mut page, &view)?;
+        self.write_repair(&mut page);
         page.text()
     }
 
-    fn write_volume(&self, page: &mut Page, view: &View, totals: &Totals) -> Result<()> {
+    fn write_metadata(self: &Arc<Self>, page: &mut Page, view: &View) -> Result<()> {
+        let totals = view.totals()?;
+        self.write_contents(page, view, &totals)?;
+        self.write_stripes(page, view, &totals)?;
+        self.write_scrub(page, view)
+    }
+
+    fn write_volume(&self, page: &mut Page) {
         page.gauges(
             "ironfs_build_info",
             "Always 1; the labels say which program serves the volume.",
@@ -52,6 +67,9 @@ impl Volume {
         );
         let writable = self.health().is_ok() && !self.fs.read_only();
         page.gauge("ironfs_writable", "Whether changes are taken.", u64::from(writable));
+    }
+
+    fn write_contents(&self, page: &mut Page, view: &View, totals: &Totals) -> Result<()> {
         page.gauge("ironfs_inodes", "Inodes in use.", totals.inodes);
         let space = self.root_space(view)?;
         page.gauge(
@@ -64,6 +82,10 @@ impl Volume {
             "Bytes that can still be written, in the class of the root directory.",
             space.available_bytes,
         );
+        let hot = "Bytes of small data in the log and metadata.";
+        page.gauge("ironfs_hot_bytes", hot, totals.hot_bytes);
+        let noted = "Stripes with shards that were found bad, or with attempts that failed.";
+        page.gauge("ironfs_repair_noted_stripes", noted, view.repair_count()?);
         Ok(())
     }
 
@@ -75,7 +97,6 @@ impl Volume {
     ) -> Result<()> {
         let classes = view.classes()?;
         classes.iter().for_each(|(_id, class)| self.metrics.coding.announce(class));
-        self.metrics.coding.write(page);
         // Without a stripe there is no share, and 0/0 says so.
         let raw_bytes = totals.stripe_bytes + totals.dead_bytes;
         page.fractions(
@@ -115,11 +136,9 @@ impl Volume {
         Ok(())
     }
 
-    fn write_memory(&self, page: &mut Page, totals: &Totals) {
+    fn write_memory(&self, page: &mut Page) {
         let dirty = "Written bytes that are not yet durable.";
         page.gauge("ironfs_dirty_bytes", dirty, self.data.total_dirty_bytes());
-        let hot = "Bytes of small data in the log and metadata.";
-        page.gauge("ironfs_hot_bytes", hot, totals.hot_bytes);
         let lookups = self.data.lookups().map(|(cache, lookups)| (cache, lookups.counts()));
         page.counters(
             "ironfs_cache_hits_total",
@@ -209,19 +228,17 @@ impl Volume {
         );
     }
 
-    fn write_keepers(&self, page: &mut Page, view: &View) -> Result<()> {
+    fn write_repair(&self, page: &mut Page) {
         page.gauge(
             "ironfs_repair_queue_length",
             "Stripes that wait for their repair and can be repaired now.",
             self.repair.waiting() as u64,
         );
-        page.gauge(
-            "ironfs_repair_noted_stripes",
-            "Stripes with shards that were found bad, or with attempts that failed.",
-            view.repair_count()?,
-        );
         let paused = u64::from(self.repair.is_paused());
         page.gauge("ironfs_repair_paused", "Whether repair is held.", paused);
+    }
+
+    fn write_scrub(&self, page: &mut Page, view: &View) -> Result<()> {
         let scrub = self.scrub_state(view)?;
         let running = u64::from(scrub.running && !scrub.paused);
         page.gauge("ironfs_scrub_running", "Whether a pass of scrub is under way.", running);

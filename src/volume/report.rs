@@ -1,16 +1,17 @@
 //! What an open volume tells of itself: status, room, files.
 
 use super::Volume;
-use super::census::good_disks;
+use super::census::{Census, good_disks};
 use super::info::{ChunkInfo, FileInfo, ShardInfo, StripeInfo};
 use super::labels::Together;
 use super::membership::candidates;
-use super::status::{ClassSpace, DiskStatus, LogStatus, RepairStatus, Status};
+use super::status::{ClassSpace, DiskStatus, LogStatus, MetadataStatus, RepairStatus, Status};
 use crate::class::Class;
 use crate::disk::set::DiskState;
 use crate::disk::superblock::MemberState;
 use crate::error::{Error, Posix, Result};
 use crate::fs::statfs::SpaceSource;
+use crate::meta::local;
 use crate::meta::model::FIRST_CLASS;
 use crate::meta::store::View;
 use crate::placement::Ring;
@@ -25,8 +26,8 @@ const PAGE: usize = 1024;
 /// Most chunks, and most stripes, that a file's description lists.
 const LIST_MAX: usize = 4096;
 
-/// What a volume survives, in words.
-pub(super) fn survives(tolerance: u8, shared_device: bool) -> String {
+/// What a volume survives that may lose so many disks, in words.
+pub(super) fn survives(tolerance: u64, shared_device: bool) -> String {
     match (tolerance, shared_device) {
         (0, false) => "the loss of no disk".into(),
         (0, true) => "the loss of no directory".into(),
@@ -37,17 +38,23 @@ pub(super) fn survives(tolerance: u8, shared_device: bool) -> String {
     }
 }
 
-impl Volume {
-    /// What it survives, in words.
-    pub fn survives(&self) -> String {
-        let tolerance = self.root_class().map_or(0, |class| class.scheme.m());
-        survives(tolerance, self.has_shared_device())
-    }
+/// The class of the root directory.
+fn root_class(view: &View) -> Result<(ClassId, Class)> {
+    let id = view.inode(ROOT_INO)?.map_or(FIRST_CLASS, |root| root.class);
+    let class = view.class(id)?;
+    Ok((id, class.ok_or_else(|| Error::corrupt(format!("class {id} is not defined")))?))
+}
 
-    fn root_class(&self) -> Result<Class> {
-        let view = self.meta.view()?;
-        let id = view.inode(ROOT_INO)?.map_or(FIRST_CLASS, |root| root.class);
-        view.class(id)?.ok_or_else(|| Error::corrupt(format!("class {id} is not defined")))
+impl Volume {
+    /// What it survives at least, in words, going by the class of the root directory and the disks that are away. `status`
+    /// knows better: it looks at every stripe.
+    pub fn survives(&self) -> String {
+        let class = self.meta.view().and_then(|view| Ok(root_class(&view)?.1));
+        let tolerance = class.map_or(0, |class| u64::from(class.scheme.m()));
+        let members = self.log.members();
+        let used = members.disks.iter().filter(|member| member.state.is_expected());
+        let away = used.filter(|member| self.disks.get(member.disk).is_none()).count() as u64;
+        survives(tolerance.saturating_sub(away), self.has_shared_device())
     }
 
     fn has_shared_device(&self) -> bool {
@@ -73,39 +80,31 @@ impl Volume {
         }
     }
 
-    /// The volume at a glance.
+    /// The metadata, to be read.
     ///
-    /// Errors: why nothing can be said, while all disks with the metadata are away.
-    pub fn status(&self) -> Result<Status> {
-        let view = self.meta.view().map_err(|error| self.health().err().unwrap_or(error))?;
-        let (totals, log, class) = (view.totals()?, self.log.status(), self.root_class()?);
-        let mut together = Together::new(&self.log.members());
-        together.note(&log.disks, count(log.disks.len()) - 1);
-        let margins = self.count_stripes(&view)?.margins;
-        self.note_together(&mut together)?;
-        let domain = together.survived().filter(|_kind| self.is_spread(&class));
-        let survives = self.survives();
-        let survives = match (domain, survives.split_once(';')) {
-            (None, _) => survives,
-            (Some(kind), None) => format!("{survives}, and any one {kind}"),
-            (Some(kind), Some((disks, not))) => format!("{disks}, and any one {kind};{not}"),
-        };
+    /// Errors: why not; while all disks with it are away, that the volume waits for them.
+    pub(super) fn view(&self) -> Result<View> {
+        self.meta.view().map_err(|error| self.health().err().unwrap_or(error))
+    }
+
+    /// The volume at a glance. Always answers: without what is in the metadata while that cannot be read.
+    pub fn status(&self) -> Status {
+        let log = self.log.status();
         let disks = self.disk_statuses(&log.disks);
-        let worst = margins.keys().next().copied();
-        let log_margin = count(log.disks.len()) - 1;
-        let in_use = ["healthy", "full", "suspect", "draining"];
-        let in_use = disks.iter().filter(|disk| in_use.contains(&disk.state.as_str()));
-        let spare = count(in_use.count()) - i64::from(class.scheme.k());
-        let survives_disks =
-            worst.unwrap_or_else(|| spare.min(i64::from(class.scheme.m()))).min(log_margin).max(0);
-        let (problems, actions) = self.problems(&disks, worst, &log);
+        let seen = self.view().and_then(|view| self.metadata_status(&view, &log, &disks));
+        let census = seen.as_ref().ok().map(|(_metadata, census)| census);
+        let (mut problems, actions) = self.problems(&disks, census, &log);
+        problems.extend(seen.as_ref().err().map(|error| match &log.waiting {
+            Some(_reason) => "the metadata cannot be read until then".to_owned(),
+            None => format!("the metadata cannot be read: {error}"),
+        }));
         let state = match (&log.read_only, problems.is_empty()) {
             (Some(_), _) => "read-only",
             (None, _) if log.waiting.is_some() => "waiting",
             (None, true) => "healthy",
             (None, false) => "degraded",
         };
-        Ok(Status {
+        Status {
             name: self.config.name.clone(),
             volume: self.id.to_string(),
             state: state.into(),
@@ -114,31 +113,78 @@ impl Volume {
             mount: None,
             pid: Some(std::process::id()),
             epoch: self.log.epoch().get(),
-            class: class.to_string(),
-            survives_disks,
-            survives,
+            metadata: seen.ok().map(|(metadata, _census)| metadata),
             shared_device: self.has_shared_device(),
             disks,
-            stripes_by_margin: margins
-                .into_iter()
-                .map(|(margin, count)| (margin.to_string(), count))
-                .collect(),
             dirty_bytes: self.data.total_dirty_bytes(),
-            hot_bytes: totals.hot_bytes,
             log: LogStatus {
                 applied: log.applied.get(),
                 durable: log.durable.get(),
                 disks: log.disks.iter().map(|disk| disk.get()).collect(),
                 wanted: u32::try_from(log.wanted).unwrap_or(u32::MAX),
             },
+        }
+    }
+
+    /// What the metadata tells, and the look at all stripes that it took.
+    fn metadata_status(
+        &self,
+        view: &View,
+        log: &local::LogStatus,
+        disks: &[DiskStatus],
+    ) -> Result<(MetadataStatus, Census)> {
+        let (totals, (_id, class)) = (view.totals()?, root_class(view)?);
+        let census = self.count_stripes(view)?;
+        let log_margin = count(log.disks.len()) - 1;
+        let in_use = ["healthy", "full", "suspect", "draining"];
+        let in_use = disks.iter().filter(|disk| in_use.contains(&disk.state.as_str()));
+        let spare = count(in_use.count()) - i64::from(class.scheme.k());
+        let survives_disks = census
+            .worst()
+            .unwrap_or_else(|| spare.min(i64::from(class.scheme.m())))
+            .min(log_margin)
+            .max(0);
+        let metadata = MetadataStatus {
+            class: class.to_string(),
+            survives_disks,
+            survives: self.survives_together(survives_disks.unsigned_abs(), &class, log)?,
+            stripes_by_margin: census
+                .margins
+                .iter()
+                .map(|(margin, count)| (margin.to_string(), *count))
+                .collect(),
+            hot_bytes: totals.hot_bytes,
             repair: RepairStatus {
                 waiting: self.repair.waiting() as u64,
                 noted: view.repair_count()?,
                 paused: self.repair.is_paused(),
                 full_margin_seconds: self.full_margin_in().map(|time| time.as_secs()),
             },
-            space: self.root_space(&view)?,
+            space: self.root_space(view)?,
             inodes: totals.inodes,
+        };
+        Ok((metadata, census))
+    }
+
+    /// What it survives that may lose so many disks, in words, disks that go together included.
+    fn survives_together(
+        &self,
+        tolerance: u64,
+        class: &Class,
+        log: &local::LogStatus,
+    ) -> Result<String> {
+        let survives = survives(tolerance, self.has_shared_device());
+        if tolerance == 0 {
+            return Ok(survives);
+        }
+        let mut together = Together::new(&self.log.members());
+        together.note(&log.disks, count(log.disks.len()) - 1);
+        self.note_together(&mut together)?;
+        let domain = together.survived().filter(|_kind| self.is_spread(class));
+        Ok(match (domain, survives.split_once(';')) {
+            (None, _) => survives,
+            (Some(kind), None) => format!("{survives}, and any one {kind}"),
+            (Some(kind), Some((disks, not))) => format!("{disks}, and any one {kind};{not}"),
         })
     }
 
@@ -191,8 +237,8 @@ impl Volume {
     fn problems(
         &self,
         disks: &[DiskStatus],
-        worst: Option<i64>,
-        log: &crate::meta::local::LogStatus,
+        census: Option<&Census>,
+        log: &local::LogStatus,
     ) -> (Vec<String>, Vec<String>) {
         let (mut problems, mut actions) = (Vec::new(), Vec::new());
         if let Some(reason) = log.read_only.as_deref().filter(|_reason| !self.options.read_only) {
@@ -231,17 +277,10 @@ impl Volume {
             ));
             actions.push("wait: it is being copied to another".into());
         }
-        match worst {
-            Some(margin) if margin < 0 => {
-                problems.push("some data cannot be read while these disks are away".into());
-            }
-            Some(_) | None => {}
+        if census.and_then(Census::worst).is_some_and(|margin| margin < 0) {
+            problems.push("some data cannot be read while these disks are away".into());
         }
-        let missing = problems.is_empty()
-            && worst.is_some_and(|worst| {
-                self.root_class().is_ok_and(|class| worst < i64::from(class.scheme.m()))
-            });
-        if missing {
+        if problems.is_empty() && census.is_some_and(|census| census.missing > 0) {
             problems.push("some stripes miss shards".into());
             actions.push(if self.options.read_only {
                 "mount it read-write: they are repaired then".into()
@@ -270,13 +309,13 @@ impl Volume {
 
     /// Room for the class of the root directory.
     pub(super) fn root_space(&self, view: &View) -> Result<ClassSpace> {
-        let id = view.inode(ROOT_INO)?.map_or(FIRST_CLASS, |root| root.class);
-        Ok(self.class_space(id, &self.root_class()?))
+        let (id, class) = root_class(view)?;
+        Ok(self.class_space(id, &class))
     }
 
     /// Room of each class.
     pub fn class_spaces(&self) -> Result<Vec<ClassSpace>> {
-        let classes = self.meta.view()?.classes()?;
+        let classes = self.view()?.classes()?;
         Ok(classes.iter().map(|(id, class)| self.class_space(*id, class)).collect())
     }
 
@@ -295,7 +334,7 @@ impl Volume {
 
     /// A file, explained.
     pub fn file_info(&self, ino: Ino) -> Result<FileInfo> {
-        let view = self.meta.view()?;
+        let view = self.view()?;
         let inode = view.inode(ino)?.ok_or(Posix::NotFound)?;
         let class = view.class(inode.class)?.map_or_else(String::new, |class| class.to_string());
         let is_file = inode.kind == FileKind::File;

@@ -12,7 +12,7 @@ pub struct Status {
     pub name: String,
     /// Its identity.
     pub volume: String,
-    /// `healthy`, `degraded` or `read-only`.
+    /// `healthy`, `degraded`, `waiting` (changes wait for disks) or `read-only`.
     pub state: String,
     /// What is wrong, one sentence each.
     pub problems: Vec<String>,
@@ -24,24 +24,32 @@ pub struct Status {
     pub pid: Option<u32>,
     /// Version of the member list.
     pub epoch: u64,
+    /// What only the metadata tells. In JSON its keys are among the others; they are absent while it cannot be read.
+    #[serde(flatten)]
+    pub metadata: Option<MetadataStatus>,
+    /// Whether some disks share a device, whose loss is the loss of them all.
+    pub shared_device: bool,
+    /// The disks.
+    pub disks: Vec<DiskStatus>,
+    /// Written bytes that are not yet durable.
+    pub dirty_bytes: u64,
+    /// The log.
+    pub log: LogStatus,
+}
+
+/// The part of a volume's status that is in its metadata.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MetadataStatus {
     /// Class of the root directory.
     pub class: String,
     /// How many more disks may be lost without losing data, now.
     pub survives_disks: i64,
     /// The same in words, with what else has to be known.
     pub survives: String,
-    /// Whether some disks share a device, whose loss is the loss of them all.
-    pub shared_device: bool,
-    /// The disks.
-    pub disks: Vec<DiskStatus>,
     /// Number of stripes by how many more shards each may lose.
     pub stripes_by_margin: BTreeMap<String, u64>,
-    /// Written bytes that are not yet durable.
-    pub dirty_bytes: u64,
     /// Bytes of small data in the log and metadata.
     pub hot_bytes: u64,
-    /// The log.
-    pub log: LogStatus,
     /// Repair.
     pub repair: RepairStatus,
     /// Capacity for the class of the root directory.

@@ -438,6 +438,15 @@ fn classes_of_directories() {
         "replica:3,zstd"
     );
     assert_eq!(fs::read(dir.join("file")).unwrap(), vec![7; 300_000]);
+    // What is of a class that bears less is whole as well, and is what counts for what may be lost.
+    succeed(ironfs().args(["class", "set"]).arg(volume.mnt()).arg("replica:3"));
+    let status = volume.status();
+    assert_eq!(
+        (&status["state"], &status["problems"]),
+        (&"healthy".into(), &serde_json::json!([]))
+    );
+    assert_eq!((&status["class"], &status["survives_disks"]), (&"replica:3".into(), &1.into()));
+    assert!(status["survives"].as_str().unwrap().starts_with("any 1 directory"), "{status}");
     volume.umount();
     volume.fsck();
 }

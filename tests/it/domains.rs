@@ -106,8 +106,9 @@ fn a_zone_is_lost_and_everything_can_be_read_and_written() {
         rig.format("4+2").await.unwrap();
         let volume = rig.open().await.unwrap();
         write_all(&volume).await;
-        let status = volume.status().unwrap();
-        assert_eq!(status.survives, "any 2 disks, and any one zone");
+        let status = volume.status();
+        let metadata = status.metadata.as_ref().unwrap();
+        assert_eq!(metadata.survives, "any 2 disks, and any one zone");
         assert_eq!(status.disks[1].labels.zone, "b");
         // The metadata is on three disks, one of each zone.
         let zones: BTreeSet<usize> =
@@ -150,11 +151,12 @@ fn repair_keeps_zones_apart() {
         rig.machine.set_offline(3, true);
         // It is given up after ten minutes, and what it held is placed anew.
         tokio::time::sleep(Duration::from_secs(900)).await;
-        let status = volume.status().unwrap();
+        let status = volume.status();
         assert_eq!(status.disks[3].state, "out");
         // Small stripes have been packed meanwhile.
-        assert_eq!(status.stripes_by_margin.keys().collect::<Vec<_>>(), ["2"]);
-        assert_eq!(status.survives, "any 2 disks, and any one zone");
+        let metadata = status.metadata.as_ref().unwrap();
+        assert_eq!(metadata.stripes_by_margin.keys().collect::<Vec<_>>(), ["2"]);
+        assert_eq!(metadata.survives, "any 2 disks, and any one zone");
         for zone in ["zone:a", "zone:b", "zone:c"] {
             assert_eq!(ask(&volume, zone).await.files.lost, 0, "{zone}");
         }
@@ -240,7 +242,7 @@ fn a_class_without_disks_is_foretold_to_be_read_only() {
         rig.format("2+2,avoid:smr").await.unwrap();
         let volume = rig.open().await.unwrap();
         write(&volume.fs(), "small", b"small").await.unwrap();
-        assert_eq!(volume.status().unwrap().log.disks, [1, 2, 5]);
+        assert_eq!(volume.status().log.disks, [1, 2, 5]);
         let told = ask(&volume, "disk:6,disk:7").await;
         assert!(told.safe, "{}", told.verdict);
         assert_eq!(told.verdict, "Safe: every file keeps all of its redundancy.");
@@ -271,14 +273,14 @@ fn labels_change_where_new_stripes_go() {
     run(async {
         rig.format("1+1").await.unwrap();
         let volume = rig.open().await.unwrap();
-        let epoch = volume.status().unwrap().epoch;
+        let epoch = volume.status().epoch;
         for disk in 1..=6_u32 {
             let zone = Some(if disk < 6 { "old" } else { "new" }.to_owned());
             let change = LabelChange { disk: disk.to_string(), zone, ..LabelChange::default() };
             let told = volume.label_disk(&change).await.unwrap();
             assert_eq!((told.id, told.labels.zone.len()), (disk, 3));
         }
-        assert_eq!(volume.status().unwrap().epoch, epoch + 6, "a list for each");
+        assert_eq!(volume.status().epoch, epoch + 6, "a list for each");
         write_all(&volume).await;
         // Each stripe has one of its two shards on the only disk of the new zone.
         let told = ask(&volume, "zone:new").await;
@@ -292,7 +294,7 @@ fn labels_change_where_new_stripes_go() {
         volume.shutdown().await.unwrap();
         drop(volume);
         let volume = rig.open().await.unwrap();
-        let status = volume.status().unwrap();
+        let status = volume.status();
         assert_eq!(status.disks[5].labels, Labels::parse("zone=new").unwrap());
         volume.shutdown().await.unwrap();
         drop(volume);

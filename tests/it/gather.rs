@@ -38,7 +38,7 @@ async fn check(volume: &Volume) {
     for (number, size) in SIZES.into_iter().enumerate() {
         read(&volume.fs(), &format!("f{number}"), &content(number, size)).await.unwrap();
     }
-    let margins = volume.status().unwrap().stripes_by_margin;
+    let margins = volume.status().metadata.unwrap().stripes_by_margin;
     assert_eq!(margins.keys().collect::<Vec<_>>(), ["2"], "{margins:?}");
 }
 
@@ -54,7 +54,7 @@ fn nodes_rebuild_and_move_shards_among_themselves() {
         assert_eq!(values(&volume, [GATHERED, COMPUTED]), [0.0, 0.0]);
         bus.kill(GOES);
         tokio::time::sleep(SETTLING).await;
-        assert_eq!(volume.status().unwrap().disks[GOES].state, "out");
+        assert_eq!(volume.status().disks[GOES].state, "out");
         check(&volume).await;
         let [gathered, repaired, computed] = values(&volume, [GATHERED, REPAIRED, COMPUTED]);
         assert!(repaired > 0.0 && gathered >= repaired, "{gathered} of {repaired}");
@@ -71,7 +71,7 @@ fn nodes_rebuild_and_move_shards_among_themselves() {
         // So is what another one has, when it is to leave.
         volume.drain_disk("1").await.unwrap();
         tokio::time::sleep(SETTLING).await;
-        assert_eq!(volume.status().unwrap().disks[0].state, "removed");
+        assert_eq!(volume.status().disks[0].state, "removed");
         check(&volume).await;
         assert!(values(&volume, [GATHERED])[0] > moved);
         volume.shutdown().await.unwrap();

@@ -1,5 +1,6 @@
 //! Disks that go away, live and before mounting, in every pair; and come back.
 
+use crate::metrics::value;
 use crate::real::{Volume, fail, ironfs, pattern, succeed, wait};
 use std::fs;
 use std::io::Write as _;
@@ -135,6 +136,11 @@ pub(crate) fn lose_pairs_live(volume: &Volume, way: &Way<'_>) {
         let start = std::time::Instant::now();
         volume.wait_status("the loss shows", |status| is(way.state, status));
         assert!(start.elapsed() < std::time::Duration::from_secs(2), "a loss shows within 2 s");
+        if way.state == "down" {
+            let status = volume.status();
+            let survives = status["survives"].as_str().unwrap();
+            assert!(survives.starts_with("the loss of no "), "{status}");
+        }
         drop_caches();
         check_files(&volume.mnt());
         let content = pattern(round as u64, 3_000_000);
@@ -261,6 +267,10 @@ fn without_any_log_disk_changes_wait_fail_and_go_on_with_them() {
         }
     });
     volume.wait_status("changes wait", |status| status["state"] == "waiting");
+    assert_eq!(value(&volume.metrics(), "ironfs_writable"), 0.0);
+    wait("metrics tell which disks are away", || {
+        value(&volume.metrics(), "ironfs_disks{state=\"down\"}") == log.len() as f64
+    });
     let error = fs::write(volume.mnt().join("new"), b"x").expect_err("nothing can be changed");
     assert_eq!(error.raw_os_error(), Some(libc::EIO), "{error}");
     let waits = volume.mnt().join("waits");

@@ -8,10 +8,10 @@ use ironfs::fs::file::WriteHow;
 use ironfs::fs::namespace::NewFile;
 use ironfs::types::{FileKind, ROOT_INO};
 use ironfs::volume::Volume;
+use ironfs::volume::status::Status;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const FILE_BYTES: usize = 8 << 20;
 const SETTLED: Duration = Duration::from_secs(20);
 
 /// Names that dashboards rely on.
-const PROMISED: [&str; 23] = [
+const PROMISED: [&str; 25] = [
     "erasure_encode_duration_seconds",
     "erasure_decode_duration_seconds",
     "erasure_shards_total",
@@ -47,6 +47,8 @@ const PROMISED: [&str; 23] = [
     "ironfs_scrub_last_finished_timestamp_seconds",
     "ironfs_repair_queue_length",
     "ironfs_build_info",
+    "ironfs_writable",
+    "ironfs_metadata_readable",
 ];
 
 const ENCODED: &str = "erasure_encode_duration_seconds_count{coder=\"4+2\",compression=\"none\"}";
@@ -138,7 +140,7 @@ fn check_healthy(volume: &Arc<Volume>) -> f64 {
     let looked_up = value(&full, "ironfs_cache_hits_total{cache=\"chunks\"}")
         + value(&full, "ironfs_cache_misses_total{cache=\"chunks\"}");
     assert!(looked_up >= FILES.len() as f64);
-    assert!(volume.status().unwrap().disks.iter().all(|disk| disk.latency_p99_ms.is_some()));
+    assert!(volume.status().disks.iter().all(|disk| disk.latency_p99_ms.is_some()));
     stripes
 }
 
@@ -195,6 +197,63 @@ fn the_page_follows_shards_that_are_lost_and_repaired() {
         assert!(value(&away, "ironfs_disk_errors_total{disk=\"3\"}") >= 1.0);
         assert_eq!(value(&away, "erasure_shards_missing"), stripes);
         assert_eq!(value(&away, "ironfs_stripes_margin{margin=\"1\"}"), stripes);
+        volume.shutdown().await.unwrap();
+    });
+}
+
+/// Makes so many files that the metadata would have to be written out, where it cannot be.
+async fn outgrow_cache(volume: &Volume) {
+    let (fs, user, name) = (volume.fs(), root_user(), "n".repeat(200));
+    for number in 0..10_000 {
+        let new = NewFile { kind: FileKind::File, mode: 0o644, umask: 0, rdev: 0 };
+        let name = format!("{name}{number}");
+        let made = fs.create(&user, ROOT_INO, name.as_bytes(), new, O_RDWR);
+        if !matches!(tokio::time::timeout(Duration::from_secs(1), made).await, Ok(Ok(_made))) {
+            return;
+        }
+    }
+    panic!("everything is in memory");
+}
+
+#[test]
+fn while_the_metadata_is_away_status_and_page_tell_the_rest() {
+    run(async {
+        let rig = Rig::new(7, 6);
+        rig.format("4+2").await.unwrap();
+        let volume = rig.open().await.unwrap();
+        write_files(&volume).await;
+        let before = volume.status();
+        assert!(before.metadata.is_some(), "{before:?}");
+        (0..6).for_each(|disk| rig.machine.set_offline(disk, true));
+        outgrow_cache(&volume).await;
+        tokio::time::sleep(SETTLED).await;
+
+        let status = volume.status();
+        assert_eq!(status.state, "waiting", "{status:?}");
+        assert_eq!(status.metadata, None);
+        assert!(status.disks.iter().all(|disk| disk.state == "down"), "{status:?}");
+        assert_eq!(status.log.durable, before.log.durable);
+        let told = serde_json::to_value(&status).unwrap();
+        assert!(told.get("stripes_by_margin").is_none() && told["problems"][0].is_string());
+        assert_eq!(serde_json::from_value::<Status>(told).unwrap(), status);
+        let error = volume.class_spaces().unwrap_err().to_string();
+        assert!(error.contains("waits for disks"), "{error}");
+
+        let away = page(&volume);
+        assert_eq!(value(&away, "ironfs_metadata_readable"), 0.0);
+        assert_eq!(value(&away, "ironfs_writable"), 0.0);
+        assert_eq!(value(&away, "ironfs_disks{state=\"down\"}"), 6.0);
+        assert!(value(&away, ENCODED) > 0.0);
+        assert!(!away.contains("ironfs_inodes"), "{away}");
+
+        (0..6).for_each(|disk| rig.machine.set_offline(disk, false));
+        tokio::time::sleep(SETTLED).await;
+        let after = volume.status();
+        assert_eq!(after.state, "healthy", "{after:?}");
+        let margins = |status: &Status| status.metadata.clone().unwrap().stripes_by_margin;
+        assert_eq!(margins(&after), margins(&before));
+        assert_eq!(value(&page(&volume), "ironfs_metadata_readable"), 1.0);
+        read_files(&volume).await;
         volume.shutdown().await.unwrap();
     });
 }
@@ -259,8 +318,7 @@ fn an_address_that_is_taken_is_used_when_it_is_free_and_serves_nothing_else() {
     for path in ["/status", "/df", "/info?ino=1", "/scrub", "/repair/history?limit=1", "/"] {
         assert_eq!(ask(path).0, 404, "{path}");
     }
-    let socket = UnixStream::connect(format!("/run/ironfs/{}.sock", volume.name)).unwrap();
-    assert_eq!(get(socket, "/metrics").0, 200);
+    assert_eq!(value(&volume.metrics(), "ironfs_writable"), 1.0);
     let status = volume.status();
     let disk = &status["disks"][0];
     let (median, p99) = (&disk["latency_median_ms"], &disk["latency_p99_ms"]);

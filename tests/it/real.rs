@@ -1,6 +1,7 @@
 //! Real mounts: a volume on directories of this machine, served by the real program through the real kernel.
 
 use crate::device::Device;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -132,6 +133,14 @@ impl Volume {
     pub(crate) fn status(&self) -> serde_json::Value {
         let output = succeed(ironfs().args(["status", "--json"]).arg(self.mnt()));
         serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// What its admin socket serves as metrics.
+    pub(crate) fn metrics(&self) -> String {
+        let socket = UnixStream::connect(format!("/run/ironfs/{}.sock", self.name)).unwrap();
+        let (code, page) = crate::metrics::get(socket, "/metrics");
+        assert_eq!(code, 200, "{page}");
+        page
     }
 
     pub(crate) fn sync(&self) {

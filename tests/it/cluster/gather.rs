@@ -4,17 +4,9 @@
 use super::Cluster;
 use super::loss::wait_whole;
 use crate::loss::{check_files, drop_caches, write_files};
-use crate::metrics::{get, value};
-use crate::real::{Volume, wait};
+use crate::metrics::value;
+use crate::real::wait;
 use rustix::process::Signal;
-use std::os::unix::net::UnixStream;
-
-fn page(volume: &Volume) -> String {
-    let socket = UnixStream::connect(format!("/run/ironfs/{}.sock", volume.name)).unwrap();
-    let (code, page) = get(socket, "/metrics");
-    assert_eq!(code, 200, "{page}");
-    page
-}
 
 fn gathered(page: &str) -> f64 {
     value(page, "ironfs_gathered_bytes_total")
@@ -28,7 +20,7 @@ fn a_lost_disk_is_rebuilt_from_node_to_node() {
     let mnt = cluster.volume.mnt();
     write_files(&mnt);
     cluster.volume.sync();
-    assert_eq!(gathered(&page(&cluster.volume)), 0.0);
+    assert_eq!(gathered(&cluster.volume.metrics()), 0.0);
 
     cluster.nodes[2].end(Signal::KILL);
     cluster
@@ -38,7 +30,7 @@ fn a_lost_disk_is_rebuilt_from_node_to_node() {
         let margins = status["stripes_by_margin"].as_object().unwrap();
         margins.keys().all(|margin| margin == "2")
     });
-    let rebuilt = page(&cluster.volume);
+    let rebuilt = cluster.volume.metrics();
     let repaired = value(&rebuilt, "storage_repair_bytes_total");
     assert!(repaired > 0.0 && gathered(&rebuilt) >= repaired, "{rebuilt}");
     let computed = "erasure_recovery_operations_total{purpose=\"repair\"}";
@@ -51,7 +43,7 @@ fn a_lost_disk_is_rebuilt_from_node_to_node() {
     // It comes back, and what belongs there is moved to it.
     cluster.nodes[2].start();
     wait_whole(&cluster.volume);
-    wait("shards are moved to it", || gathered(&page(&cluster.volume)) > gathered(&rebuilt));
+    wait("shards are moved to it", || gathered(&cluster.volume.metrics()) > gathered(&rebuilt));
     drop_caches();
     check_files(&mnt);
     cluster.volume.umount();

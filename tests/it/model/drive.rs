@@ -201,11 +201,12 @@ impl Driver {
 
     /// What the volume is in the middle of.
     fn phases(&self) -> Checked<Vec<Phase>> {
-        let status = must("status", self.volume().status())?;
+        let status = self.volume().status();
+        let metadata = status.metadata.as_ref();
         let all = [
             (Phase::Dirty, status.dirty_bytes > 0),
-            (Phase::Hot, status.hot_bytes > 0),
-            (Phase::Repair, status.repair.waiting > 0),
+            (Phase::Hot, metadata.is_some_and(|metadata| metadata.hot_bytes > 0)),
+            (Phase::Repair, metadata.is_some_and(|metadata| metadata.repair.waiting > 0)),
             (Phase::Away, self.lost.contains(&true)),
             (Phase::Full, self.squeezed.is_some()),
             (Phase::Orphan, !self.reference.orphans().is_empty()),

@@ -53,10 +53,7 @@ impl Driver {
                 self.bring_back(usize::try_from(op.a % 2).unwrap());
                 Ok(())
             }
-            Kind::Outage => {
-                self.outage(op).await;
-                Ok(())
-            }
+            Kind::Outage => self.outage(op).await,
             Kind::LongOutage => self.long_outage(op).await,
             Kind::FailCalls => {
                 let disk = self.frail[usize::try_from(op.a % 2).unwrap()];
@@ -131,10 +128,13 @@ impl Driver {
     }
 
     /// All disks are away for less time than a change waits for them.
-    async fn outage(&self, op: &Op) {
+    async fn outage(&self, op: &Op) -> Checked {
         self.all_away();
         tokio::time::sleep(Duration::from_secs(1 + op.a % 30)).await;
+        let page =
+            must("metrics without any disk", self.mounted.as_ref().unwrap().0.metrics_page());
         self.all_back().await;
+        page.map(drop)
     }
 
     /// All disks are away for longer than an fsync waits for them: it must fail, and what it was for stays until they return.
@@ -154,7 +154,14 @@ impl Driver {
         let start = tokio::time::Instant::now();
         let synced = fs.fsync(ino, handle, op.a.is_multiple_of(2)).await;
         let waited = start.elapsed();
+        let (status, page) =
+            (self.volume().status(), self.mounted.as_ref().unwrap().0.metrics_page());
         self.all_back().await;
+        let page = must("metrics without any disk", page)?;
+        let down = status.disks.iter().all(|disk| disk.state == "down" || disk.state == "out");
+        if status.state != "waiting" || !down || !page.contains("\nironfs_writable 0\n") {
+            return Err(format!("without any disk it says {status:?} and {page}"));
+        }
         if !synced.as_ref().is_err_and(|error| error.posix() == Posix::Io)
             || !OUTAGE.contains(&waited)
         {
