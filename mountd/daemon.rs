@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,6 +25,10 @@ use tokio_util::task::TaskTracker;
 const DEAD_MOUNTS_MAX: usize = 64;
 /// How long another server may take to say that it serves the volume.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
+/// How long an old server may take to end.
+const END_WAIT: Duration = Duration::from_secs(10);
+/// Pause between looks whether it has.
+const END_LOOK: Duration = Duration::from_millis(20);
 
 /// What to serve, and where.
 #[derive(Clone, Debug)]
@@ -85,9 +90,10 @@ async fn serve_on(request: ServeRequest, ready: impl FnOnce(&Ready)) -> Result<(
     if let Some(address) = request.config.metrics_listen {
         tasks.spawn(admin::metrics::serve(address, state.clone(), stop.clone()));
     }
-    tasks.spawn(admin::serve(socket, state, stop.clone()));
+    tasks.spawn(admin::serve(socket, state.clone(), stop.clone()));
     let served = serve_volume(&request, &volume, ready).await;
     let closed = volume.shutdown().await;
+    state.tell_end(&closed);
     // Removed while the disks are still locked: a server that waits for them has not made its own yet.
     drop(std::fs::remove_file(&request.socket));
     stop.cancel();
@@ -96,22 +102,31 @@ async fn serve_on(request: ServeRequest, ready: impl FnOnce(&Ready)) -> Result<(
     served.and(closed)
 }
 
-/// Refuses a volume that is mounted and served: its disks will not be free soon. One whose server is just ending has
-/// no mount any more, and a server that died does not answer: whoever wants those waits for the locks of the disks.
+/// Refuses a volume that another process serves. One whose server is just ending has no mount any more: it is waited for,
+/// as what it writes out must be on the disks first, and as it may have given up their locks with disks that are away.
+/// A server that died does not answer.
 ///
 /// Errors: `Refused`, naming the process.
 pub async fn refuse_if_served(name: &str, socket: &Path) -> Result<()> {
-    let Some(mount) = mount::mounted()?.into_iter().find(|mount| mount.source == name) else {
-        return Ok(());
-    };
-    let status = admin::client::get::<Status>(socket, "/status");
-    match tokio::time::timeout(ANSWER_WAIT, status).await {
-        Ok(Ok(status)) => Err(Error::refused(format!(
-            "volume {name} is mounted on {}, served by pid {}: unmount it first",
-            mount.directory.display(),
-            status.pid.unwrap_or_default()
-        ))),
-        Ok(Err(_)) | Err(_) => Ok(()),
+    let deadline = Instant::now() + END_WAIT;
+    loop {
+        let status = admin::client::get::<Status>(socket, "/status");
+        let Ok(Ok(status)) = tokio::time::timeout(ANSWER_WAIT, status).await else {
+            return Ok(());
+        };
+        let pid = status.pid.unwrap_or_default();
+        if let Some(mount) = mount::mounted()?.into_iter().find(|mount| mount.source == name) {
+            return Err(Error::refused(format!(
+                "volume {name} is mounted on {}, served by pid {pid}: unmount it first",
+                mount.directory.display()
+            )));
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::refused(format!(
+                "volume {name} is being unmounted, and pid {pid} has to write out what is dirty: wait for it"
+            )));
+        }
+        tokio::time::sleep(END_LOOK).await;
     }
 }
 

@@ -5,15 +5,18 @@ use crate::error::{Error, Result};
 use crate::types::{Ino, StripeId};
 use crate::volume::Volume;
 use crate::volume::status::Remount;
+use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::UnixListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub mod client;
@@ -24,13 +27,27 @@ pub mod metrics;
 pub struct AdminState {
     volume: Arc<Volume>,
     directory: PathBuf,
+    ended: watch::Sender<Option<Ended>>,
 }
 
 impl AdminState {
     /// The API of `volume`, mounted at `directory`.
-    pub const fn new(volume: Arc<Volume>, directory: PathBuf) -> Self {
-        Self { volume, directory }
+    pub fn new(volume: Arc<Volume>, directory: PathBuf) -> Self {
+        Self { volume, directory, ended: watch::Sender::new(None) }
     }
+
+    /// Tells whoever waits for the end of the mount that it has come, and how.
+    pub fn tell_end(&self, result: &Result<()>) {
+        let error = result.as_ref().err().map(ToString::to_string);
+        self.ended.send_replace(Some(Ended { error }));
+    }
+}
+
+/// How a mount has ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ended {
+    /// What is lost of what was written, and why; nothing if all is on the disks.
+    pub error: Option<String>,
 }
 
 /// Binds the socket, for its owner only. A socket that nobody listens on is replaced.
@@ -63,6 +80,7 @@ pub async fn serve(listener: UnixListener, state: AdminState, stop: Cancellation
     let router = Router::new()
         .route("/health", get(health))
         .route("/metrics", get(metrics::page))
+        .route("/ended", get(ended))
         .route("/status", get(status))
         .route("/df", get(df))
         .route("/info", get(info))
@@ -134,6 +152,17 @@ const DONE: Done = Done { done: true };
 
 async fn health(State(state): State<AdminState>) -> Answer<Done> {
     answer(state.volume.health().map(|()| DONE))
+}
+
+/// Answers at once that it will tell, and how the mount has ended when it has.
+async fn ended(State(state): State<AdminState>) -> Body {
+    let mut told = state.ended.subscribe();
+    let end = async move {
+        // The sender lives as long as the server.
+        let ended = told.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
+        serde_json::to_vec(&ended)
+    };
+    Body::from_stream(stream::once(end))
 }
 
 async fn status(State(state): State<AdminState>) -> Json<crate::volume::status::Status> {

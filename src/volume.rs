@@ -294,12 +294,15 @@ impl Volume {
         Ok(())
     }
 
-    /// Stops the keepers, makes everything durable and closes all files. The caller has stopped all operations. Later
-    /// calls fail.
+    /// Stops the keepers, makes everything durable and closes all files. What cannot be written out, because too many
+    /// disks are away, waits for them as all changes do. The caller has stopped all operations. Later calls fail.
+    ///
+    /// Errors: what is lost, and why; all files are closed then, too.
     pub async fn shutdown(&self) -> Result<()> {
-        self.keepers.stop().await;
-        let synced = self.fs.shutdown().await;
-        let closed = self.log.shutdown().await;
+        self.keepers.work.stop().await;
+        let written = self.fs.shutdown().await.or_else(|error| self.is_lost(&error));
+        self.keepers.looks.stop().await;
+        let closed = self.log.shutdown().await.or_else(|error| self.is_lost(&error));
         for (id, store) in self.peers.stores() {
             if let Some(handle) = self.disks.get(id) {
                 let closing = handle.queue.run(move || {
@@ -312,7 +315,25 @@ impl Volume {
             }
         }
         self.release_disks().await;
-        synced.and(closed)
+        written.and(closed)
+    }
+
+    /// What cannot be made durable any more because of `reason`; it was not synced.
+    ///
+    /// Errors: the sentence that says so, unless it is nothing.
+    fn is_lost(&self, reason: &Error) -> Result<()> {
+        let (bytes, log) = (self.data.total_dirty_bytes(), self.log.status());
+        let changes = log.applied.get().saturating_sub(log.durable.get());
+        if bytes == 0 && changes == 0 {
+            tracing::warn!(
+                "the volume was not closed in order, which the next mount makes up for: {reason}"
+            );
+            return Ok(());
+        }
+        let context = format!(
+            "what was written last and not synced is lost, {bytes} bytes of data and {changes} changes of metadata"
+        );
+        Err(reason.clone().while_doing(context))
     }
 
     /// Gives the disks back to whoever waits for them.

@@ -33,11 +33,31 @@ pub async fn post<T: DeserializeOwned>(
     call(socket, Method::POST, path, body).await
 }
 
+/// As `get`, of an answer that begins at once and ends when there is something to tell: calls `begun` in between.
+///
+/// Errors: as `get`, and those of `begun`.
+pub async fn follow<T: DeserializeOwned>(
+    socket: &Path,
+    path: &str,
+    begun: impl FnOnce() -> Result<()>,
+) -> Result<T> {
+    exchange(socket, (Method::GET, path), Vec::new(), begun).await
+}
+
 async fn call<T: DeserializeOwned>(
     socket: &Path,
     method: Method,
     path: &str,
     body: Vec<u8>,
+) -> Result<T> {
+    exchange(socket, (method, path), body, || Ok(())).await
+}
+
+async fn exchange<T: DeserializeOwned>(
+    socket: &Path,
+    (method, path): (Method, &str),
+    body: Vec<u8>,
+    begun: impl FnOnce() -> Result<()>,
 ) -> Result<T> {
     let doing = || format!("ask the mount at {}", socket.display());
     let wrong = |error: &dyn std::fmt::Display| Error::unavailable(format!("{}: {error}", doing()));
@@ -57,6 +77,7 @@ async fn call<T: DeserializeOwned>(
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|error| wrong(&error))?;
         let status = response.status();
+        begun()?;
         let body = http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX)
             .collect()
             .await

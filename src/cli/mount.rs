@@ -1,18 +1,28 @@
 //! `mount` and `umount`.
 
 use super::{out, paths};
+use crate::admin::{Done, Ended, client};
 use crate::error::{Error, Result};
 use crate::mountd::mount as kernel;
 use crate::mountd::options::MountOptions;
+use crate::volume::status::Status;
 use clap::Args;
+use std::cell::OnceCell;
+use std::convert::Infallible;
 use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// A log file larger than this is put aside when a daemon starts.
 const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// A server that takes longer than this to end is asked what it is waiting for.
+const END_PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is looked whether a server that has ended is gone.
+const END_LOOK: Duration = Duration::from_millis(20);
 
 /// Mount a volume; returns when the file system answers
 #[derive(Debug, Args)]
@@ -100,11 +110,7 @@ fn remount(directory: &Path, options: &MountOptions) -> Result<()> {
     };
     let socket = paths::socket(&mount.source);
     // To read-only: the kernel stops writers before the server refuses them; to read-write the other way round.
-    let tell = || {
-        paths::block_on(crate::admin::client::post::<crate::admin::Done>(
-            &socket, "/remount", &body,
-        ))
-    };
+    let tell = || paths::block_on(client::post::<Done>(&socket, "/remount", &body));
     if body.read_only {
         kernel::remount(&directory, options.flags)?;
         tell()?;
@@ -185,26 +191,86 @@ pub(super) fn unmount(directory: &Path, how: Unmount) -> Result<()> {
         let directory = directory.display();
         return Err(Error::refused(format!("{directory}: no ironfs volume is mounted there")));
     };
-    kernel::unmount(&directory, how.lazy)?;
-    if how.wait {
-        paths::block_on(wait_for_server(paths::socket(&mount.source)))?;
+    if !how.wait {
+        return kernel::unmount(&directory, how.lazy);
     }
-    Ok(())
+    let log = paths::log_file(&mount.source);
+    let server = Server { socket: paths::socket(&mount.source), log };
+    paths::block_on(server.end(|| kernel::unmount(&directory, how.lazy)))
 }
 
-/// The server removes its socket when it has ended: everything is on the disks then.
-async fn wait_for_server(socket: PathBuf) -> Result<()> {
-    let step = std::time::Duration::from_millis(20);
-    let mut told = false;
-    for round in 0u32.. {
-        if std::os::unix::net::UnixStream::connect(&socket).is_err() {
-            break;
+/// Who serves a mount that is being unmounted.
+struct Server {
+    socket: PathBuf,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Unmounts, and waits until the server has ended.
+    ///
+    /// Errors: that of unmounting; what is lost of what was written.
+    async fn end(&self, unmount: impl Fn() -> Result<()>) -> Result<()> {
+        let unmounted = OnceCell::new();
+        // Asked before the mount is gone: the server may end at once.
+        let first = tokio::select! {
+            biased;
+            ended = self.ended(|| unmounted.get_or_init(&unmount).clone()) => Some(ended),
+            () = is_silent(&unmounted) => None,
+        };
+        let ended = match (first, unmounted.into_inner()) {
+            (_, Some(Err(error))) => return Err(error),
+            (Some(ended), Some(Ok(()))) => ended,
+            (_, None | Some(Ok(()))) => {
+                unmount()?;
+                if UnixStream::connect(&self.socket).is_err() {
+                    // It had died, and only its mount was left.
+                    return Ok(());
+                }
+                self.ended(|| Ok(())).await
+            }
+        };
+        // It gives its disks back before the socket is gone.
+        while UnixStream::connect(&self.socket).is_ok() {
+            tokio::time::sleep(END_LOOK).await;
         }
-        if round > 100 && !told {
-            out::tell("waiting until the server has written out what was dirty");
-            told = true;
+        match ended {
+            Ok(Ended { error: None }) => Ok(()),
+            Ok(Ended { error: Some(lost) }) => Err(Error::unavailable(lost)),
+            Err(_gone) => Err(Error::unavailable(format!(
+                "the server ended before it said that everything is on the disks; see {}",
+                self.log.display()
+            ))),
         }
-        tokio::time::sleep(step).await;
     }
-    Ok(())
+
+    /// How the server has ended; calls `begun` once it has heard the question.
+    async fn ended(&self, begun: impl FnOnce() -> Result<()>) -> Result<Ended> {
+        tokio::select! {
+            biased;
+            ended = client::follow(&self.socket, "/ended", begun) => ended,
+            never = self.tell_waits() => match never {},
+        }
+    }
+
+    /// Says what a server that does not end is waiting for.
+    async fn tell_waits(&self) -> Infallible {
+        tokio::time::sleep(END_PATIENCE).await;
+        let status = client::get::<Status>(&self.socket, "/status").await.ok();
+        let waiting = status.filter(|status| status.state == "waiting");
+        out::tell(&match waiting.and_then(|status| status.problems.into_iter().next()) {
+            Some(problem) => format!(
+                "{problem}; what was not synced is lost if they do not come back within `outage_s`"
+            ),
+            None => "waiting until the server has written out what was dirty".into(),
+        });
+        std::future::pending().await
+    }
+}
+
+/// Returns when a server has not begun to answer for too long.
+async fn is_silent(unmounted: &OnceCell<Result<()>>) {
+    tokio::time::sleep(END_PATIENCE).await;
+    if unmounted.get().is_some() {
+        std::future::pending().await
+    }
 }

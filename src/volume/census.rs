@@ -189,7 +189,7 @@ impl Volume {
             }
             last.running = true;
         }
-        self.keepers.run(count_slowly(Arc::downgrade(self)));
+        self.keepers.work.run(count_slowly(Arc::downgrade(self)));
         Ok(held)
     }
 

@@ -32,18 +32,15 @@ use tokio_util::task::TaskTracker;
 /// How often the log looks for what is due.
 const LOG_TICK: Duration = Duration::from_millis(100);
 
-/// Running tasks of one volume.
+/// Tasks that end together.
 #[derive(Debug, Default)]
-pub(super) struct Keepers {
+pub(super) struct Group {
     tasks: TaskTracker,
     stop: CancellationToken,
-    /// Those that go through what a disk holds.
-    lists: OnceLock<(Arc<Orphans>, Arc<Inventory>)>,
-    scrub: OnceLock<Arc<Scrub>>,
 }
 
-impl Keepers {
-    /// Stops all tasks and waits for them.
+impl Group {
+    /// Stops all of them and waits for that.
     pub(super) async fn stop(&self) {
         self.stop.cancel();
         self.tasks.close();
@@ -61,7 +58,21 @@ impl Keepers {
             }
         });
     }
+}
 
+/// Running tasks of one volume.
+#[derive(Debug, Default)]
+pub(super) struct Keepers {
+    /// What looks for disks, and has the log go on with those that come back.
+    pub(super) looks: Group,
+    /// Everything else: it ends first, as what is written out at the end may have to wait for disks.
+    pub(super) work: Group,
+    /// Those that go through what a disk holds.
+    lists: OnceLock<(Arc<Orphans>, Arc<Inventory>)>,
+    scrub: OnceLock<Arc<Scrub>>,
+}
+
+impl Keepers {
     /// Reads everything, unless the mount is read-only.
     pub(super) fn scrub(&self) -> Option<&Arc<Scrub>> {
         self.scrub.get()
@@ -100,12 +111,13 @@ impl Volume {
         parts: Parts,
         (incarnation, complete): (Incarnation, bool),
     ) {
-        let (tasks, stop) = (&self.keepers.tasks, &self.keepers.stop);
+        let Group { tasks, stop } = &self.keepers.looks;
         tasks.spawn(probe(Arc::downgrade(self), stop.clone()));
         if self.options.read_only {
             return;
         }
         tasks.spawn(tick(Arc::downgrade(self), stop.clone()));
+        let Group { tasks, stop } = &self.keepers.work;
         tasks.spawn(self.fs.clone().run_keeper(stop.clone()));
         tasks.spawn(self.data.clone().run_flusher(stop.clone()));
         tasks.spawn(collect(Arc::downgrade(self), parts.found, stop.clone()));

@@ -54,7 +54,7 @@ impl Volume {
             return;
         }
         let (volume, (done, ended)) = (Arc::clone(self), oneshot::channel::<()>());
-        self.keepers.run(async move {
+        self.keepers.looks.run(async move {
             if let Err(error) = volume.probe_down(id).await {
                 tracing::debug!("disk {id} stays down: {error}");
             }

@@ -5,6 +5,8 @@ use crate::real::{Volume, fail, ironfs, pattern, succeed, wait};
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
 /// Sizes that meet every way to store a file: inline, packed, one row, several rows, more than a chunk.
 const SIZES: [usize; 6] = [100, 4096, 70_000, 300_000, 5_000_000, 40_000_000];
@@ -81,7 +83,7 @@ fn a_pair_renamed_away_live() {
         fsynced_write(&volume.mnt().join("just-then"), &pattern(9, 3_000_000));
         let start = std::time::Instant::now();
         volume.wait_status("both disks are seen to be down", down);
-        assert!(start.elapsed() < std::time::Duration::from_secs(2), "a loss shows within 2 s");
+        assert!(start.elapsed() < Duration::from_secs(2), "a loss shows within 2 s");
         drop_caches();
         check_files(&volume.mnt());
         fsynced_write(&volume.mnt().join("live"), &pattern(pair[0] as u64, 3_000_000));
@@ -135,7 +137,7 @@ pub(crate) fn lose_pairs_live(volume: &Volume, way: &Way<'_>) {
         }
         let start = std::time::Instant::now();
         volume.wait_status("the loss shows", |status| is(way.state, status));
-        assert!(start.elapsed() < std::time::Duration::from_secs(2), "a loss shows within 2 s");
+        assert!(start.elapsed() < Duration::from_secs(2), "a loss shows within 2 s");
         if way.state == "down" {
             let status = volume.status();
             let survives = status["survives"].as_str().unwrap();
@@ -298,6 +300,64 @@ fn without_any_log_disk_changes_wait_fail_and_go_on_with_them() {
     volume.mount();
     check_files(&volume.mnt());
     assert_eq!(fs::read(volume.mnt().join("new")).unwrap(), b"writable again");
+    volume.umount();
+    volume.fsck();
+}
+
+fn is_mounted(directory: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    mounts.contains(directory.to_str().unwrap())
+}
+
+#[test]
+fn an_unmount_waits_for_disks_and_tells_what_is_lost() {
+    let volume = Volume::format("4+2", 6);
+    volume.set_limit("outage_s", 60, 16);
+    volume.mount();
+    let aside = volume.root().join("aside");
+    fs::create_dir(&aside).unwrap();
+    let rename_all = |away: bool| {
+        for (index, disk) in volume.disks.iter().enumerate() {
+            let aside = aside.join(format!("d{index}"));
+            let (from, to) = if away { (disk, &aside) } else { (&aside, disk) };
+            fs::rename(from, to).unwrap();
+        }
+    };
+    let unmount = || {
+        let mut command = ironfs();
+        command.arg("umount").arg(volume.mnt()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let lose_all = |name: &str| {
+        fs::write(volume.mnt().join(name), pattern(3, 3_000_000)).unwrap();
+        volume.stopped(|| rename_all(true));
+        volume.wait_status("changes wait", |status| status["state"] == "waiting");
+    };
+
+    lose_all("kept");
+    let mut ending = unmount();
+    wait("the mount is gone", || !is_mounted(&volume.mnt()));
+    // They are not locked while they are away; what the server holds would be lost to who comes first.
+    let mut fsck = ironfs().arg("fsck").arg(volume.config()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    rename_all(false);
+    assert!(ending.wait().unwrap().success(), "it was written out when the disks were back");
+    assert!(fsck.wait().unwrap().success(), "it waited for the server");
+    volume.mount();
+    assert!(fs::read(volume.mnt().join("kept")).unwrap() == pattern(3, 3_000_000));
+
+    lose_all("lost");
+    let ending = unmount();
+    wait("the mount is gone", || !is_mounted(&volume.mnt()));
+    let said = fail(ironfs().arg("fsck").arg(volume.config()), 2);
+    assert!(said.contains("is being unmounted"), "{said}");
+    let ended = ending.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("changes wait: "), "{said}");
+    assert!(said.contains("is lost, 3000000 bytes of data"), "{said}");
+    rename_all(false);
+    volume.mount();
+    assert!(fs::read(volume.mnt().join("kept")).unwrap() == pattern(3, 3_000_000));
     volume.umount();
     volume.fsck();
 }
