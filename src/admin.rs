@@ -3,8 +3,8 @@
 
 use crate::error::{Error, Result};
 use crate::types::{Ino, StripeId};
-use crate::volume::Volume;
 use crate::volume::status::Remount;
+use crate::volume::{Losing, Volume};
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
@@ -282,6 +282,9 @@ pub struct ReplaceDisk {
     pub new: PathBuf,
     /// Whether it may share a device with others.
     pub allow_same_device: bool,
+    /// Whether what cannot be read without the disk that goes may be lost.
+    #[serde(default)]
+    pub lose_data: bool,
 }
 
 /// Which directory comes into the volume.
@@ -298,6 +301,16 @@ pub struct AddDisk {
 pub struct NamedDisk {
     /// Path or id.
     pub disk: String,
+}
+
+/// Which disk leaves.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RemoveDisk {
+    /// Path or id.
+    pub disk: String,
+    /// Whether what cannot be read without it may be lost.
+    #[serde(default)]
+    pub lose_data: bool,
 }
 
 type DiskAnswer = Answer<crate::volume::status::DiskStatus>;
@@ -317,8 +330,11 @@ async fn keep_disk(State(state): State<AdminState>, Json(wanted): Json<NamedDisk
     answer(kept.and_then(|disk| state.volume.disk_status(disk)))
 }
 
-async fn remove_disk(State(state): State<AdminState>, Json(wanted): Json<NamedDisk>) -> DiskAnswer {
-    let gone = state.volume.remove_disk(&wanted.disk).await;
+async fn remove_disk(
+    State(state): State<AdminState>,
+    Json(wanted): Json<RemoveDisk>,
+) -> DiskAnswer {
+    let gone = state.volume.remove_disk(&wanted.disk, Losing::data(wanted.lose_data)).await;
     answer(gone.and_then(|disk| state.volume.disk_status(disk)))
 }
 
@@ -326,8 +342,9 @@ async fn replace_disk(
     State(state): State<AdminState>,
     Json(replace): Json<ReplaceDisk>,
 ) -> Answer<crate::volume::status::RepairReport> {
-    let ReplaceDisk { old, new, allow_same_device } = replace;
-    answer(state.volume.replace_disk(&old, &new, allow_same_device).await)
+    let ReplaceDisk { old, new, allow_same_device, lose_data } = replace;
+    let losing = Losing::data(lose_data);
+    answer(state.volume.replace_disk(&old, &new, allow_same_device, losing).await)
 }
 
 async fn label_disk(

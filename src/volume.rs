@@ -1,6 +1,7 @@
 //! A volume that is open: the one place that wires disks, metadata, stripes, file system and keepers together.
 
 mod absence;
+mod advice;
 mod census;
 mod find;
 pub mod format;
@@ -21,6 +22,8 @@ mod space;
 mod spaces;
 pub mod status;
 pub mod what_if;
+
+pub use lifecycle::Losing;
 
 use crate::config::{Config, Limits, Place};
 use crate::cpu::Cpu;

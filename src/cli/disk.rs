@@ -1,7 +1,7 @@
 //! `disk`: directories that come into a volume, leave it, and where they stand.
 
 use super::{out, paths, repair};
-use crate::admin::{AddDisk, NamedDisk, ReplaceDisk, client};
+use crate::admin::{AddDisk, NamedDisk, RemoveDisk, ReplaceDisk, client};
 use crate::config::Place;
 use crate::error::{Error, Result};
 use crate::volume::labels::{DiskLabels, LabelChange};
@@ -46,6 +46,9 @@ pub(super) enum DiskCommand {
         /// Keep a disk that drains
         #[arg(long, conflicts_with_all = ["drain", "yes"])]
         cancel: bool,
+        /// Let it go though stripes cannot be read without it: they are lost
+        #[arg(long, conflicts_with_all = ["drain", "cancel"])]
+        lose_data: bool,
         /// The volume; found by the disk's path if one mounted volume has it
         #[arg(long, value_name = "NAME|DIR")]
         volume: Option<String>,
@@ -65,6 +68,9 @@ pub(super) enum DiskCommand {
         /// Let the new directory share a device with another disk
         #[arg(long)]
         allow_same_device: bool,
+        /// Replace it though stripes cannot be read without it: they are lost
+        #[arg(long)]
+        lose_data: bool,
         /// Do not ask
         #[arg(long)]
         yes: bool,
@@ -148,21 +154,21 @@ impl DiskCommand {
                     disk.path, disk.id
                 ))
             }
-            Self::Remove { disk, drain, no_wait, cancel, volume, yes } => {
+            Self::Remove { disk, drain, no_wait, cancel, lose_data, volume, yes } => {
                 let disk = named(&disk)?;
                 let volume = volume.map_or_else(|| volume_with_disk(&disk), Ok)?;
-                remove(&disk, &volume, How { drain, wait: !no_wait, cancel, yes })
+                remove(&disk, &volume, How { drain, wait: !no_wait, cancel, lose_data, yes })
             }
-            Self::Replace { old, new, volume, allow_same_device, yes, json } => {
+            Self::Replace { old, new, volume, allow_same_device, lose_data, yes, json } => {
                 let (old, new) = (named(&old)?, absolute(&new)?);
                 let volume = volume.map_or_else(|| volume_with_disk(&old), Ok)?;
                 let text = format!(
-                    "{} takes the place of {old}, which leaves volume {volume} for good",
+                    "{} is to take the place of {old}, which leaves volume {volume} for good",
                     new.display()
                 );
-                out::confirm(&text, yes)?;
+                out::confirm(&plan(&text, lose_data), yes)?;
                 let socket = paths::socket_of(&volume)?;
-                let body = ReplaceDisk { old, new, allow_same_device };
+                let body = ReplaceDisk { old, new, allow_same_device, lose_data };
                 let report: RepairReport =
                     paths::block_on(client::post(&socket, "/disk/replace", &body))?;
                 repair::show(&report, json)
@@ -184,14 +190,21 @@ struct How {
     drain: bool,
     wait: bool,
     cancel: bool,
+    lose_data: bool,
     yes: bool,
+}
+
+/// What is asked before a disk leaves.
+fn plan(what: &str, lose_data: bool) -> String {
+    let losing = ", and what cannot be read without it is lost";
+    format!("{what}{}", if lose_data { losing } else { "" })
 }
 
 fn remove(disk: &str, volume: &str, how: How) -> Result<()> {
     let socket = paths::socket_of(volume)?;
-    let body = NamedDisk { disk: disk.to_owned() };
+    let named = NamedDisk { disk: disk.to_owned() };
     let post = |path: &'static str| -> Result<DiskStatus> {
-        paths::block_on(client::post(&socket, path, &body))
+        paths::block_on(client::post(&socket, path, &named))
     };
     if how.cancel {
         let kept = post("/disk/keep")?;
@@ -199,10 +212,11 @@ fn remove(disk: &str, volume: &str, how: How) -> Result<()> {
     }
     if !how.drain {
         let text = format!(
-            "{disk} leaves volume {volume} at once and for good; what it holds is rebuilt from the others"
+            "{disk} is to leave volume {volume} at once and for good; what it holds is rebuilt from the others"
         );
-        out::confirm(&text, how.yes)?;
-        let gone = post("/disk/remove")?;
+        out::confirm(&plan(&text, how.lose_data), how.yes)?;
+        let body = RemoveDisk { disk: named.disk, lose_data: how.lose_data };
+        let gone: DiskStatus = paths::block_on(client::post(&socket, "/disk/remove", &body))?;
         return out::print(&format!(
             "{} has left; `ironfs jobs {volume}` shows the repair\n",
             gone.path

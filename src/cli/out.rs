@@ -37,10 +37,10 @@ pub fn tell(sentence: &str) {
 ///
 /// Errors: `Refused` if the answer is no, or if there is neither a terminal nor `yes`.
 pub fn confirm(plan: &str, yes: bool) -> Result<()> {
-    tell(&format!("{plan}."));
     if yes {
         return Ok(());
     }
+    tell(&format!("{plan}."));
     if !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
         return Err(Error::refused("there is no terminal to ask on: say --yes"));
     }

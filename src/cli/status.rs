@@ -47,11 +47,11 @@ fn text(status: &Status) -> String {
     lines.push(("dirty", dirty));
     let log = &status.log;
     let disks: Vec<String> = log.disks.iter().map(ToString::to_string).collect();
-    let disks = disks.join(" ");
-    lines.push((
-        "log",
-        format!("applied {}, durable {}, on disks {disks}", log.applied, log.durable),
-    ));
+    let place = match disks.as_slice() {
+        [] => "on no disk that is in use".to_owned(),
+        disks => format!("on disks {}", disks.join(" ")),
+    };
+    lines.push(("log", format!("applied {}, durable {}, {place}", log.applied, log.durable)));
     let mut text: String =
         lines.iter().map(|(name, value)| format!("{name:>9}: {value}\n")).collect();
     text.push('\n');

@@ -3,6 +3,7 @@
 use super::Volume;
 use crate::disk::superblock::{MemberList, MemberState};
 use crate::error::Result;
+use crate::sync::Arc;
 use crate::types::DiskId;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,7 +37,7 @@ impl Volume {
     /// `down`: it is better than none, and used as soon as it is back.
     ///
     /// Error: the member list could not be changed.
-    pub(super) async fn give_up_absent(&self, absence: &mut Absence) -> Result<()> {
+    pub(super) async fn give_up_absent(self: &Arc<Self>, absence: &mut Absence) -> Result<()> {
         let limit = self.config.limits.disk_out_s;
         if limit == 0 || self.fs.read_only() {
             return Ok(());
@@ -47,9 +48,10 @@ impl Volume {
         if late.is_empty() {
             return Ok(());
         }
-        let classes = self.meta.view()?.classes()?;
-        let widest = classes.iter().map(|(_id, class)| class.scheme.n()).max().unwrap_or(1);
-        if !may_give_up(here, usize::from(widest)) {
+        let view = self.meta.view()?;
+        let Some(taken) = self.census(&view)? else { return Ok(()) };
+        let widest = self.widest(&view, &taken.census)?;
+        if !may_give_up(here, usize::from(widest.scheme.n())) {
             return Ok(());
         }
         for disk in late {
@@ -64,7 +66,7 @@ impl Volume {
     }
 
     /// Of the disks that count, how many are here, and which are away.
-    fn counted(&self, members: &MemberList) -> (usize, Vec<DiskId>) {
+    pub(super) fn counted(&self, members: &MemberList) -> (usize, Vec<DiskId>) {
         let counted = members.disks.iter().filter(|member| member.state.counts());
         let (here, away): (Vec<DiskId>, Vec<DiskId>) =
             counted.map(|member| member.disk).partition(|disk| self.disks.get(*disk).is_some());

@@ -2,8 +2,11 @@
 //! that, so the last count is kept: who asks often pays for it only while stripes are few, or have changed.
 
 use super::Volume;
+use super::report::root_class;
+use crate::class::Class;
 use crate::disk::Space;
 use crate::disk::set::DiskHandle;
+use crate::disk::superblock::MemberState;
 use crate::error::Result;
 use crate::meta::store::View;
 use crate::stripe::layout::StripeRecord;
@@ -34,6 +37,10 @@ pub(super) struct Census {
     pub(super) shards: u64,
     /// Shards that are not good: never placed, noted as bad, or on a disk that is not in use.
     pub(super) missing: u64,
+    /// Stripes that cannot be read though all disks were back.
+    pub(super) lost: u64,
+    /// The class with the most shards of those that have stripes.
+    pub(super) widest: Option<Class>,
     /// Bytes of the shards that each disk should have.
     pub(super) bytes: BTreeMap<DiskId, u64>,
 }
@@ -43,6 +50,19 @@ impl Census {
     pub(super) fn worst(&self) -> Option<i64> {
         self.margins.keys().next().copied()
     }
+
+    /// Stripes that cannot be read now.
+    pub(super) fn unreadable(&self) -> u64 {
+        self.margins.range(..0).map(|(_margin, stripes)| stripes).sum()
+    }
+}
+
+/// Which disks may have good shards.
+struct Places {
+    /// In use.
+    here: BTreeSet<DiskId>,
+    /// Left for good: what they hold does not come back.
+    left: BTreeSet<DiskId>,
 }
 
 /// What a census was true for.
@@ -94,10 +114,17 @@ pub(super) fn good_disks(
 }
 
 impl Census {
-    fn add(&mut self, record: &StripeRecord, good: usize) {
+    fn add(&mut self, record: &StripeRecord, bad: u64, places: &Places) {
+        let good = good_disks(record, bad, |disk| places.here.contains(&disk)).count();
+        let hoped = good_disks(record, bad, |disk| !places.left.contains(&disk)).count();
+        self.lost += u64::from(hoped < usize::from(record.class.scheme.k()));
         let count = i64::try_from(good).unwrap_or(i64::MAX);
         let margin = count - i64::from(record.class.scheme.k());
         *self.margins.entry(margin).or_default() += 1;
+        let widest = self.widest.get_or_insert(record.class);
+        if widest.scheme.n() < record.class.scheme.n() {
+            *widest = record.class;
+        }
         let shards = u64::from(record.class.scheme.n());
         self.shards += shards;
         self.missing += shards.saturating_sub(good as u64);
@@ -114,7 +141,7 @@ impl Census {
         &mut self,
         view: &View,
         after: Option<StripeId>,
-        here: &BTreeSet<DiskId>,
+        places: &Places,
     ) -> Result<Option<StripeId>> {
         let page = view.stripes(after, PAGE)?;
         // As many as there are stripes on the page: those that concern it are among them.
@@ -122,7 +149,7 @@ impl Census {
             view.repairs(after, PAGE)?.into_iter().map(|(id, entry)| (id, entry.bad)).collect();
         for (record, _live) in &page {
             let bad = noted.get(&record.id).copied().unwrap_or(0);
-            self.add(record, good_disks(record, bad, |disk| here.contains(&disk)).count());
+            self.add(record, bad, places);
         }
         Ok(page.last().map(|(record, _live)| record.id))
     }
@@ -131,13 +158,21 @@ impl Census {
 impl Volume {
     /// Counts all stripes, however many there are.
     pub(super) fn count_stripes(&self, view: &View) -> Result<Census> {
-        let (here, mut census, mut after) = (self.disks_here(), Census::default(), None);
+        let (places, mut census, mut after) = (self.places(), Census::default(), None);
         loop {
-            after = census.add_page(view, after, &here)?;
+            after = census.add_page(view, after, &places)?;
             if after.is_none() {
                 return Ok(census);
             }
         }
+    }
+
+    /// The class with the most shards of those that have stripes, and that of the root directory: what disks there must be
+    /// for whole stripes. A class without stripes has nothing that could be lost.
+    pub(super) fn widest(&self, view: &View, census: &Census) -> Result<Class> {
+        let (_id, root) = root_class(view)?;
+        let of_stripes = census.widest.filter(|class| class.scheme.n() > root.scheme.n());
+        Ok(of_stripes.unwrap_or(root))
     }
 
     /// Looks at the room of the disks, and while there is little, at how much of them the shards take.
@@ -198,8 +233,13 @@ impl Volume {
         Ok(State { applied: view.applied()?, epoch: self.log.epoch(), disks })
     }
 
-    fn disks_here(&self) -> BTreeSet<DiskId> {
-        self.disks.healthy().iter().map(|handle| handle.id).collect()
+    fn places(&self) -> Places {
+        let members = self.log.members();
+        let left = members.disks.iter().filter(|member| member.state == MemberState::Removed);
+        Places {
+            here: self.disks.healthy().iter().map(|handle| handle.id).collect(),
+            left: left.map(|member| member.disk).collect(),
+        }
     }
 }
 
@@ -211,7 +251,7 @@ async fn count_slowly(volume: Weak<Volume>) {
         let Some(volume) = volume.upgrade() else { return };
         let page = volume.meta.view().and_then(|view| {
             of = of.or(Some(volume.census_state(&view)?));
-            census.add_page(&view, after, &volume.disks_here())
+            census.add_page(&view, after, &volume.places())
         });
         match page {
             Ok(None) => break Ok(of),

@@ -220,8 +220,12 @@ impl Volume {
         match by_path.or_else(by_number) {
             Some(member) => Ok(member.disk),
             None => {
-                let known: Vec<&str> =
-                    members.disks.iter().map(|member| member.path.as_str()).collect();
+                let known: Vec<&str> = members
+                    .disks
+                    .iter()
+                    .filter(|member| member.state != MemberState::Removed)
+                    .map(|member| member.path.as_str())
+                    .collect();
                 Err(Error::refused(format!(
                     "{name} is no disk of volume {}: its disks are {}",
                     self.config.name,

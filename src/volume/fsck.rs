@@ -9,7 +9,7 @@ use crate::fs::AtimeMode;
 use crate::meta::check::check;
 use crate::net::{Operation, Peers, Priority, Request, Response, ShardKey};
 use crate::stripe::layout::StripeRecord;
-use crate::types::{DiskId, NodeId, ShardIndex, Timestamp};
+use crate::types::{DiskId, NodeId, ShardIndex, StripeId, Timestamp};
 use futures_util::StreamExt;
 use futures_util::stream;
 use serde::Serialize;
@@ -97,12 +97,18 @@ impl Volume {
                 .notes
                 .push(format!("{} bytes of small data are in the metadata", totals.hot_bytes));
         }
+        // Their bytes tell, if they are read; else it counts what was found before.
+        let noted = if read_data { BTreeMap::new() } else { self.noted()? };
+        let shards: u32 = noted.values().map(|bad| bad.count_ones()).sum();
+        if shards > 0 {
+            report.notes.push(format!("{shards} shards are noted as damaged, and wait for repair"));
+        }
         let mut after = None;
         loop {
             let page = view.stripes(after, PAGE)?;
             let Some((last, _live)) = page.last() else { break };
             after = Some(last.id);
-            self.check_stripes(&page, read_data, &mut report).await;
+            self.check_stripes(&page, (read_data, &noted), &mut report).await;
         }
         for handle in self.disks.healthy() {
             self.check_surplus(handle.id, &mut report).await?;
@@ -122,12 +128,15 @@ impl Volume {
     async fn check_stripes(
         &self,
         page: &[(StripeRecord, u64)],
-        read_data: bool,
+        (read_data, noted): (bool, &BTreeMap<StripeId, u64>),
         report: &mut FsckReport,
     ) {
         let shards = page
             .iter()
-            .flat_map(|(record, _live)| record.shards().map(move |index| (record, index)));
+            .flat_map(|(record, _live)| record.shards().map(move |index| (record, index)))
+            .filter(|(record, index)| {
+                noted.get(&record.id).is_none_or(|bad| bad >> index.0 & 1 == 0)
+            });
         let looks = shards.map(|(record, index)| async move {
             (record, index, self.check_shard(record, index, read_data).await)
         });

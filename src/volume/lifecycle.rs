@@ -10,13 +10,29 @@ use crate::disk::set::DiskHandle;
 use crate::disk::superblock::{Member, MemberState};
 use crate::error::{Error, Result};
 use crate::lane::drop_apart;
-use crate::types::{DiskId, StripeId};
+use crate::types::{DiskId, ShardIndex, StripeId};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 /// Stripes looked at at once.
 const PAGE: usize = 1024;
+
+/// What may be lost with a disk that leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Losing {
+    /// Nothing: it stays while a stripe needs it.
+    Nothing,
+    /// What cannot be read without it.
+    WhatNeedsIt,
+}
+
+impl Losing {
+    /// What somebody has asked for.
+    pub const fn data(allowed: bool) -> Self {
+        if allowed { Self::WhatNeedsIt } else { Self::Nothing }
+    }
+}
 
 impl Volume {
     /// Takes the empty directory `new` into the volume. Its room is used at once, and shards are moved to it until it has
@@ -31,15 +47,18 @@ impl Volume {
     /// Takes the empty directory `new` into the volume, lets `old` (a path or number) go, and rebuilds on it and the
     /// others what was on `old`. A volume whose repair ends early is as safe as before: repair goes on by itself.
     ///
-    /// Errors: `Refused` with a sentence, and nothing is changed.
+    /// Errors: `Refused` with a sentence, and nothing is changed, if something would be lost that `losing` does not allow.
     pub async fn replace_disk(
         &self,
         old: &str,
         new: &Path,
         allow_same_device: bool,
+        losing: Losing,
     ) -> Result<RepairReport> {
         self.check_changes()?;
-        let old = self.present_member(old)?.disk;
+        let member = self.present_member(old)?;
+        self.check_unneeded(&member, losing)?;
+        let old = member.disk;
         self.take_in(new, Some(old), allow_same_device).await?;
         self.let_go(old, "it was replaced").await?;
         self.repair_run().await
@@ -79,19 +98,13 @@ impl Volume {
 
     /// Lets a disk go at once; what it held is rebuilt from the others.
     ///
-    /// Errors: `Refused` if something would be lost, or the others are too few for whole stripes.
-    pub async fn remove_disk(&self, name: &str) -> Result<DiskId> {
+    /// Errors: `Refused` if something would be lost that `losing` does not allow, or the others are too few for whole
+    /// stripes.
+    pub async fn remove_disk(&self, name: &str, losing: Losing) -> Result<DiskId> {
         self.check_changes()?;
         let member = self.present_member(name)?;
         self.check_without(&member)?;
-        let lost = self.stripes_lost_without(member.disk)?;
-        if lost > 0 {
-            return Err(Error::refused(format!(
-                "without {} {lost} stripes could not be read: bring the other disks back or wait for their repair, or \
-                 use --drain",
-                member.path
-            )));
-        }
+        self.check_unneeded(&member, losing)?;
         self.let_go(member.disk, "it was removed").await?;
         Ok(member.disk)
     }
@@ -206,7 +219,7 @@ impl Volume {
         Ok(())
     }
 
-    /// The disks that stay must be enough for whole stripes of each class.
+    /// The disks that stay must be enough for whole stripes of each class that has some.
     fn check_without(&self, member: &Member) -> Result<()> {
         let members = self.log.members();
         let staying = members.disks.iter().filter(|other| {
@@ -215,18 +228,17 @@ impl Volume {
                 && self.disks.get(other.disk).is_some()
         });
         let staying = staying.count();
-        let classes = self.meta.view()?.classes()?;
-        let widest =
-            classes.into_iter().map(|(_id, class)| class).max_by_key(|class| class.scheme.n());
-        match widest {
-            Some(class) if staying < usize::from(class.scheme.n()) => Err(Error::refused(format!(
-                "class {class} needs {} disks, and without {} there are {staying}: add one first, or use \
-                 `ironfs disk replace`",
-                class.scheme.n(),
-                member.path
-            ))),
-            Some(_) | None => Ok(()),
+        let view = self.meta.view()?;
+        let class = self.widest(&view, &self.count_stripes(&view)?)?;
+        if staying >= usize::from(class.scheme.n()) {
+            return Ok(());
         }
+        Err(Error::refused(format!(
+            "class {class} needs {} disks, and without {} there are {staying}: add one first, or use `ironfs disk \
+             replace`",
+            class.scheme.n(),
+            member.path
+        )))
     }
 
     /// The disks that stay must have room for what is moved to them.
@@ -258,18 +270,41 @@ impl Volume {
         Ok(())
     }
 
-    fn stripes_lost_without(&self, disk: DiskId) -> Result<u64> {
-        let bad_shards = self.noted()?;
-        let mut lost = 0;
+    /// A disk goes for good only if every stripe can be read without it, also one that is away: it may come back.
+    fn check_unneeded(&self, member: &Member, losing: Losing) -> Result<()> {
+        let needing = match losing {
+            Losing::Nothing => self.stripes_needing(member.disk)?,
+            Losing::WhatNeedsIt => 0,
+        };
+        if needing == 0 {
+            return Ok(());
+        }
+        let (path, here) = (&member.path, self.disks.get(member.disk).is_some());
+        let others = "bring back the disks that are away, or wait for repair";
+        let instead = if here {
+            format!("{others}, or drain it")
+        } else {
+            format!("bring it back, or {others}")
+        };
+        Err(Error::refused(format!(
+            "{needing} stripes cannot be read without their shards on {path}: {instead}; --lose-data gives them up"
+        )))
+    }
+
+    /// How many stripes cannot be read without the shards that are on `disk`.
+    fn stripes_needing(&self, disk: DiskId) -> Result<u64> {
+        let noted = self.noted()?;
+        let mut needing = 0;
         self.each_stripe(|record| {
-            let bad = bad_shards.get(&record.id).copied().unwrap_or(0);
-            let at = record.shards().zip(&record.disks).find(|(_index, on)| **on == disk);
-            let without = at.map_or(0, |(index, _disk)| 1 << index.0);
-            if self.margin(record, bad) >= 0 && self.margin(record, bad | without) < 0 {
-                lost += 1;
-            }
+            let bad = noted.get(&record.id).copied().unwrap_or(0);
+            let is_good = |index: ShardIndex| !record.is_missing(index) && bad >> index.0 & 1 == 0;
+            let mut there = record.shards().zip(&record.disks).filter(|(_index, on)| **on == disk);
+            let without = there
+                .find(|(index, _disk)| is_good(*index))
+                .map(|(index, _disk)| bad | 1 << index.0);
+            needing += u64::from(without.is_some_and(|without| self.margin(record, without) < 0));
         })?;
-        Ok(lost)
+        Ok(needing)
     }
 
     /// Shards that are noted as bad, by stripe, a bit each.

@@ -171,7 +171,8 @@ impl Volume {
             "Checkpoints of the metadata since the mount.",
             log.checkpoints,
         );
-        let disks = [("present", log.disks.len() as u64), ("wanted", log.wanted as u64)];
+        let disks =
+            [("present", self.log_disks(log).count() as u64), ("wanted", log.wanted as u64)];
         page.gauges(
             "ironfs_log_disks",
             "Disks that keep the log and the metadata, and how many should.",

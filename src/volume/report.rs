@@ -1,6 +1,7 @@
 //! What an open volume tells of itself: status, room, files.
 
 use super::Volume;
+use super::advice::{Advice, Seen};
 use super::census::{Census, good_disks};
 use super::info::{ChunkInfo, FileInfo, ShardInfo, StripeInfo};
 use super::labels::Together;
@@ -39,10 +40,17 @@ pub(super) fn survives(tolerance: u64, shared_device: bool) -> String {
 }
 
 /// The class of the root directory.
-fn root_class(view: &View) -> Result<(ClassId, Class)> {
+pub(super) fn root_class(view: &View) -> Result<(ClassId, Class)> {
     let id = view.inode(ROOT_INO)?.map_or(FIRST_CLASS, |root| root.class);
     let class = view.class(id)?;
     Ok((id, class.ok_or_else(|| Error::corrupt(format!("class {id} is not defined")))?))
+}
+
+/// What is known while the metadata can be read.
+struct Known {
+    metadata: MetadataStatus,
+    census: Census,
+    unplaced: Option<Class>,
 }
 
 impl Volume {
@@ -76,8 +84,26 @@ impl Volume {
             Some(reason) if !self.options.read_only => {
                 Err(Error::unavailable(format!("the volume is read-only: {reason}")))
             }
-            Some(_) | None => Ok(()),
+            Some(_) | None => match self.too_few() {
+                Some(reason) => {
+                    Err(Error::unavailable(format!("data cannot be written: {reason}")))
+                }
+                None => Ok(()),
+            },
         }
+    }
+
+    /// Why no data can be written in the class of the root directory, if that is so and nothing else is in the way.
+    fn too_few(&self) -> Option<String> {
+        let log = self.log.status();
+        let view =
+            self.meta.view().ok().filter(|_view| log.waiting.is_none() && !self.fs.read_only())?;
+        self.too_few_disks(&view).ok().flatten()
+    }
+
+    /// The disks in use that keep the log.
+    pub(super) fn log_disks(&self, log: &local::LogStatus) -> impl Iterator<Item = DiskId> {
+        log.disks.iter().copied().filter(|disk| self.disks.get(*disk).is_some())
     }
 
     /// The metadata, to be read.
@@ -91,18 +117,27 @@ impl Volume {
     pub fn status(&self) -> Status {
         let log = self.log.status();
         let disks = self.disk_statuses(&log.disks);
-        let seen = self.view().and_then(|view| self.metadata_status(&view, &log, &disks));
-        let census = seen.as_ref().ok().map(|(_metadata, census)| census);
-        let (mut problems, actions) = self.problems(&disks, census, &log);
-        problems.extend(seen.as_ref().err().map(|error| match &log.waiting {
+        let known = self.view().and_then(|view| self.known(&view, &log, &disks));
+        let too_few = self.too_few();
+        let Advice { mut problems, actions } = self.advice(&Seen {
+            log: &log,
+            disks: &disks,
+            census: known.as_ref().ok().map(|known| &known.census),
+            too_few: too_few.as_deref(),
+            unplaced: known.as_ref().ok().and_then(|known| known.unplaced),
+        });
+        problems.extend(known.as_ref().err().map(|error| match &log.waiting {
             Some(_reason) => "the metadata cannot be read until then".to_owned(),
             None => format!("the metadata cannot be read: {error}"),
         }));
-        let state = match (&log.read_only, problems.is_empty()) {
-            (Some(_), _) => "read-only",
-            (None, _) if log.waiting.is_some() => "waiting",
-            (None, true) => "healthy",
-            (None, false) => "degraded",
+        let state = if log.read_only.is_some() || self.fs.read_only() {
+            "read-only"
+        } else if log.waiting.is_some() || too_few.is_some() {
+            "waiting"
+        } else if problems.is_empty() {
+            "healthy"
+        } else {
+            "degraded"
         };
         Status {
             name: self.config.name.clone(),
@@ -113,29 +148,24 @@ impl Volume {
             mount: None,
             pid: Some(std::process::id()),
             epoch: self.log.epoch().get(),
-            metadata: seen.ok().map(|(metadata, _census)| metadata),
+            metadata: known.ok().map(|known| known.metadata),
             shared_device: self.has_shared_device(),
             disks,
             dirty_bytes: self.data.total_dirty_bytes(),
             log: LogStatus {
                 applied: log.applied.get(),
                 durable: log.durable.get(),
-                disks: log.disks.iter().map(|disk| disk.get()).collect(),
+                disks: self.log_disks(&log).map(DiskId::get).collect(),
                 wanted: u32::try_from(log.wanted).unwrap_or(u32::MAX),
             },
         }
     }
 
     /// What the metadata tells, and the look at all stripes that it took.
-    fn metadata_status(
-        &self,
-        view: &View,
-        log: &local::LogStatus,
-        disks: &[DiskStatus],
-    ) -> Result<(MetadataStatus, Census)> {
+    fn known(&self, view: &View, log: &local::LogStatus, disks: &[DiskStatus]) -> Result<Known> {
         let (totals, (_id, class)) = (view.totals()?, root_class(view)?);
         let census = self.count_stripes(view)?;
-        let log_margin = count(log.disks.len()) - 1;
+        let log_margin = count(self.log_disks(log).count()) - 1;
         let in_use = ["healthy", "full", "suspect", "draining"];
         let in_use = disks.iter().filter(|disk| in_use.contains(&disk.state.as_str()));
         let spare = count(in_use.count()) - i64::from(class.scheme.k());
@@ -163,7 +193,7 @@ impl Volume {
             space: self.root_space(view)?,
             inodes: totals.inodes,
         };
-        Ok((metadata, census))
+        Ok(Known { metadata, unplaced: self.unplaced(view, &census)?, census })
     }
 
     /// What it survives that may lose so many disks, in words, disks that go together included.
@@ -178,7 +208,8 @@ impl Volume {
             return Ok(survives);
         }
         let mut together = Together::new(&self.log.members());
-        together.note(&log.disks, count(log.disks.len()) - 1);
+        let copies: Vec<DiskId> = self.log_disks(log).collect();
+        together.note(&copies, count(copies.len()) - 1);
         self.note_together(&mut together)?;
         let domain = together.survived().filter(|_kind| self.is_spread(class));
         Ok(match (domain, survives.split_once(';')) {
@@ -231,66 +262,6 @@ impl Volume {
             }
         });
         shown.collect()
-    }
-
-    /// Sentences for people: what is wrong, and what to do.
-    fn problems(
-        &self,
-        disks: &[DiskStatus],
-        census: Option<&Census>,
-        log: &local::LogStatus,
-    ) -> (Vec<String>, Vec<String>) {
-        let (mut problems, mut actions) = (Vec::new(), Vec::new());
-        if let Some(reason) = log.read_only.as_deref().filter(|_reason| !self.options.read_only) {
-            problems.push(format!("nothing can be changed: {reason}"));
-            actions.push("bring disks back, then unmount and mount again".into());
-        }
-        if let Some(reason) = &log.waiting {
-            problems.push(format!("changes wait: {reason}"));
-            actions.push("bring disks back: all goes on by itself then".into());
-        }
-        for disk in disks.iter().filter(|disk| disk.state == "down") {
-            problems.push(format!(
-                "{} is down: {}",
-                disk.path,
-                disk.reason.as_deref().unwrap_or("no reason is known")
-            ));
-            actions.push(format!(
-                "bring {0} back, or give its place to an empty directory: ironfs disk replace {0} NEW",
-                disk.path
-            ));
-        }
-        for disk in disks.iter().filter(|disk| disk.state == "suspect") {
-            problems.push(format!("{} is slow to answer", disk.path));
-            actions.push("look at its device: the kernel's log, `smartctl`, its cable".into());
-        }
-        for disk in disks.iter().filter(|disk| disk.state == "full") {
-            problems.push(format!("{} is full", disk.path));
-            actions.push("delete files, or replace small disks with larger ones".into());
-        }
-        let copying = log.read_only.is_none() && !self.options.read_only;
-        if copying && log.disks.len() < log.wanted {
-            problems.push(format!(
-                "the metadata is on {} of {} disks",
-                log.disks.len(),
-                log.wanted
-            ));
-            actions.push("wait: it is being copied to another".into());
-        }
-        if census.and_then(Census::worst).is_some_and(|margin| margin < 0) {
-            problems.push("some data cannot be read while these disks are away".into());
-        }
-        if problems.is_empty() && census.is_some_and(|census| census.missing > 0) {
-            problems.push("some stripes miss shards".into());
-            actions.push(if self.options.read_only {
-                "mount it read-write: they are repaired then".into()
-            } else if self.repair.is_paused() {
-                format!("ironfs repair resume {}", self.config.name)
-            } else {
-                "wait: they are being repaired; `ironfs repair history` shows how it goes".into()
-            });
-        }
-        (problems, actions)
     }
 
     /// How many more shards a stripe may lose of which `bad` are noted.

@@ -177,7 +177,7 @@ pub struct LogStatus {
     pub applied: u64,
     /// Commands durable.
     pub durable: u64,
-    /// Disks that keep it.
+    /// Disks in use that keep it.
     pub disks: Vec<u32>,
     /// Disks that should keep it.
     pub wanted: u32,

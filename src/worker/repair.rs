@@ -284,9 +284,12 @@ impl Repair {
             let page = self.view()?.stripes(after, PAGE)?;
             let Some((last, _live)) = page.last() else { return Ok(report) };
             after = Some(last.id);
-            let repairs = page
-                .into_iter()
-                .map(|(record, _live)| self.restore(record.id, depth, Scope::All, None));
+            let repairs = page.into_iter().map(|(record, _live)| async move {
+                // A noted shard may look good from its footer.
+                let noted = self.view()?.repair(record.id)?.is_some_and(|entry| entry.bad != 0);
+                let depth = if noted { Depth::Deep } else { depth };
+                self.restore(record.id, depth, Scope::All, None).await
+            });
             let mut repairs = stream::iter(repairs).buffer_unordered(self.concurrency);
             while let Some(outcome) = repairs.next().await {
                 outcome?.iter().for_each(|outcome| report.add(outcome));

@@ -519,6 +519,7 @@ fn the_mount_helper_does_what_mount_asks() {
     fs::write(volume.mnt().join("file"), "content").unwrap();
     succeed(&mut call("remount,ro"));
     assert!(mount_options(&volume).unwrap().starts_with("ro"));
+    assert_eq!(volume.status()["state"], "read-only");
     let error = fs::write(volume.mnt().join("file"), "other").unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     succeed(&mut call("remount,rw"));

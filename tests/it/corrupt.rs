@@ -1,6 +1,6 @@
 //! Bytes that change behind the file system's back: reads are right or EIO, never wrong.
 
-use crate::real::{Volume, pattern};
+use crate::real::{Volume, fail, ironfs, pattern};
 use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -135,6 +135,17 @@ fn damage_to_three_disks_is_eio() {
     drop_caches();
     let error = fs::read(&path).expect_err("three of six shards are bad");
     assert_eq!(error.raw_os_error(), Some(libc::EIO));
+
+    // All disks are there: nothing that comes back helps, and whoever asks is told so.
+    volume.wait_status("the damage is noted", |status| {
+        status["problems"].to_string().contains("1 stripes are lost")
+    });
+    let status = volume.status();
+    assert!(!status["problems"].to_string().contains("away"), "{status}");
+    let said = fail(ironfs().args(["repair", "run"]).arg(volume.mnt()), 1);
+    assert!(said.contains("3 good shards, 4 needed"), "{said}");
+    volume.umount();
+    fail(ironfs().arg("fsck").arg(volume.config()), 1);
 }
 
 #[test]

@@ -285,6 +285,32 @@ fn a_disk_is_added_and_another_drained_while_files_are_written() {
 }
 
 #[test]
+fn a_class_without_stripes_holds_no_disk() {
+    let volume = Volume::format("4+2", 8);
+    volume.mount();
+    let wide = volume.mnt().join("wide");
+    fs::create_dir(&wide).unwrap();
+    succeed(ironfs().args(["class", "set"]).arg(&wide).arg("6+2"));
+    fs::write(wide.join("f"), pattern(1, 3_000_000)).unwrap();
+    write_files(&volume.mnt());
+    volume.sync();
+    let remove = || {
+        let mut command = ironfs();
+        command.args(["disk", "remove", "--drain", "--volume"]);
+        command.arg(volume.mnt()).arg(&volume.disks[7]);
+        command
+    };
+    let said = fail(&mut remove(), 2);
+    assert!(said.contains("class 6+2 needs 8 disks"), "{said}");
+    fs::remove_dir_all(&wide).unwrap();
+    volume.sync();
+    wait("its stripes are gone", || remove().output().unwrap().status.success());
+    check_files(&volume.mnt());
+    volume.umount();
+    volume.fsck();
+}
+
+#[test]
 fn a_drain_survives_kill_and_can_be_called_off() {
     let volume = Volume::format("4+2", 7);
     volume.set_limit("repair_mib_s", 0, 1);

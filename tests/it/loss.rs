@@ -446,3 +446,71 @@ fn a_dead_disk_is_replaced_and_the_volume_is_whole_again() {
     drop_caches();
     check_files(&volume.mnt());
 }
+
+#[test]
+fn disks_that_stripes_need_are_let_go_only_when_told_so() {
+    let volume = Volume::format("4+2", 6);
+    volume.mount();
+    write_files(&volume.mnt());
+    volume.sync();
+    let status = volume.status();
+    let log = status["log"]["disks"].as_array().unwrap();
+    let keeps_log = |disk: &usize| log.iter().any(|id| id.as_u64() == Some(*disk as u64 + 1));
+    let (log, others): (Vec<usize>, Vec<usize>) = (0..6).partition(keeps_log);
+    let [first, second, third] = others.try_into().unwrap();
+    let place = |disk: usize| volume.root().join(format!("aside{disk}"));
+    let away = |disk: usize| fs::rename(&volume.disks[disk], place(disk)).unwrap();
+    let replace = |disk: usize, options: &[&str]| {
+        let new = volume.root().join(format!("new{disk}"));
+        fs::create_dir_all(&new).unwrap();
+        let mut command = ironfs();
+        command.args(["disk", "replace", "--yes", "--allow-same-device", "--volume"]);
+        command.arg(volume.mnt()).args(options).arg(&volume.disks[disk]).arg(new);
+        command
+    };
+    let offers = |status: &serde_json::Value| status["actions"].to_string().contains("replace");
+
+    [first, second, third].into_iter().for_each(away);
+    volume.wait_status("three are down", |status| {
+        [first, second, third].iter().all(|disk| status["disks"][*disk]["state"] == "down")
+    });
+    let status = volume.status();
+    assert_eq!(status["state"], "waiting", "{status}");
+    assert!(status["problems"].to_string().contains("data cannot be written"), "{status}");
+    assert!(status["problems"].to_string().contains("cannot be read while"), "{status}");
+    assert!(!offers(&status), "{status}");
+    assert_eq!(value(&volume.metrics(), "ironfs_writable"), 0.0);
+    for disk in [first, second, third] {
+        let said = fail(&mut replace(disk, &[]), 2);
+        assert!(said.contains("stripes cannot be read without their shards on"), "{said}");
+    }
+    assert_eq!(volume.status()["disks"].as_array().unwrap().len(), 6, "nothing came");
+
+    // With one of them all can be read again, so the others may go, and none that is left.
+    fs::rename(place(first), &volume.disks[first]).unwrap();
+    volume.wait_status("it can be written", |status| status["state"] == "degraded");
+    assert!(offers(&volume.status()));
+    let said = fail(&mut replace(log[0], &[]), 2);
+    assert!(said.contains("--lose-data gives them up"), "{said}");
+    let said = fail(&mut replace(second, &[]), 1);
+    assert!(said.contains("no disk can take it"), "the third is away still: {said}");
+    drop_caches();
+    check_files(&volume.mnt());
+
+    // Told so it gives up what cannot be read without them.
+    let new = volume.root().join(format!("new{second}"));
+    away(first);
+    fs::rename(&new, place(second)).unwrap();
+    volume.wait_status("three are down again", |status| status["state"] == "waiting");
+    let said = fail(&mut replace(first, &["--lose-data"]), 1);
+    assert!(
+        said.contains("could not be restored") || said.contains("not at full margin"),
+        "{said}"
+    );
+    let status = volume.status();
+    assert!(!status["problems"].to_string().contains("stripes are lost"), "{status}");
+    fail(&mut replace(third, &["--lose-data"]), 1);
+    fs::rename(place(second), &new).unwrap();
+    let lost = |status: &serde_json::Value| status["problems"].to_string().contains("are lost");
+    volume.wait_status("what was given up is told", lost);
+}

@@ -69,7 +69,15 @@ async fn many_stripes_are_counted_in_the_background_and_not_too_often() {
     assert_eq!(*first.census, volume.count_stripes(&volume.meta.view().unwrap()).unwrap());
     let bytes = first.census.bytes.clone();
     assert_eq!(bytes.keys().copied().collect::<Vec<_>>(), [1, 2, 3].map(DiskId));
-    let all = Census { margins: BTreeMap::from([(1, 1)]), shards: 3, missing: 0, bytes };
+    let all = Census {
+        margins: BTreeMap::from([(1, 1)]),
+        shards: 3,
+        missing: 0,
+        lost: 0,
+        widest: first.census.widest,
+        bytes,
+    };
+    assert_eq!(all.widest.map(|class| class.scheme.n()), Some(3));
     assert_eq!(*first.census, all);
 
     write(&volume, b"b").await;

@@ -1,6 +1,8 @@
 //! What people and programs say: on the command line, in the configuration, as attributes and over the admin socket.
 
-use ironfs::admin::{AddDisk, AddNode, NamedDisk, Pause, PauseJob, RepairStripe, ReplaceDisk};
+use ironfs::admin::{
+    AddDisk, AddNode, NamedDisk, Pause, PauseJob, RemoveDisk, RepairStripe, ReplaceDisk,
+};
 use ironfs::class::Class;
 use ironfs::config::Config;
 use ironfs::config::labels::Labels;
@@ -67,7 +69,7 @@ pub(super) fn acl(data: &[u8]) -> bool {
 /// The first byte says which body it is.
 pub(super) fn admin(data: &[u8]) -> bool {
     let Some((kind, body)) = data.split_first() else { return false };
-    match kind % 10 {
+    match kind % 11 {
         0 => same::<RepairStripe>(body),
         1 => same::<Pause>(body),
         2 => same::<PauseJob>(body),
@@ -77,7 +79,8 @@ pub(super) fn admin(data: &[u8]) -> bool {
         6 => same::<LabelChange>(body),
         7 => same::<AddNode>(body),
         8 => same::<WhatIf>(body),
-        _ => same::<Remount>(body),
+        9 => same::<Remount>(body),
+        _ => same::<RemoveDisk>(body),
     }
 }
 
