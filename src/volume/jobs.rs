@@ -7,6 +7,9 @@ use crate::error::{Error, Result};
 use crate::worker::rebalance::Amount;
 use std::time::Duration;
 
+#[cfg(test)]
+mod tests;
+
 impl Volume {
     /// All background work that moves or reads shards.
     pub fn jobs(&self) -> Result<Vec<Job>> {
@@ -65,7 +68,10 @@ impl Volume {
         let trouble = progress.trouble.clone();
         let detail = if drains.is_empty() { trouble.clone() } else { None };
         let done = progress.moved.bytes;
-        let mut jobs = vec![job("rebalance", (paused, left > 0), (done, left, rate), detail)];
+        // What drains goes first: nothing else moves until then.
+        let drains_first = drains.iter().any(|member| progress.left.contains_key(&member.disk));
+        let own_rate = if drains_first { 0 } else { rate };
+        let mut jobs = vec![job("rebalance", (paused, left > 0), (done, left, own_rate), detail)];
         for member in drains {
             let Amount { shards, bytes } =
                 progress.left.get(&member.disk).copied().unwrap_or_default();
@@ -76,6 +82,8 @@ impl Volume {
             };
             let name = format!("drain:{}", member.disk);
             jobs.push(job(&name, (paused, true), (done, bytes, rate), Some(detail)));
+            let done = progress.drained.get(&member.disk).map_or(0, |drained| drained.bytes);
+            let rate = if bytes > 0 { rate } else { 0 };
         }
         jobs
     }
@@ -98,14 +106,15 @@ fn job(
         (false, true) => "running",
         (false, false) => "idle",
     };
-    let moving = busy && !paused && rate > 0;
+    // What the meter still tells of a job that has nothing to do is of before.
+    let rate = if busy && !paused { rate } else { 0 };
     Job {
         name: name.into(),
         state: state.into(),
         done_bytes: done,
         left_bytes: left,
         bytes_per_second: rate,
-        eta_seconds: moving.then(|| left / rate + 1),
+        eta_seconds: (left > 0 && rate > 0).then(|| left / rate + 1),
         detail,
     }
 }

@@ -78,11 +78,12 @@ pub struct Job {
     pub name: String,
     /// `idle`, `running` or `paused`.
     pub state: String,
-    /// Bytes of shards that are done: of the pass for a scrub, since the mount for others.
+    /// Bytes of shards that are done: of the pass for a scrub, of this disk since it drains for a drain, and in all for
+    /// others; of all but a scrub since the mount.
     pub done_bytes: u64,
     /// Bytes of shards that are known to be left.
     pub left_bytes: u64,
-    /// Bytes of shards in a second, of late.
+    /// Bytes of shards in a second, of late; 0 unless it runs.
     pub bytes_per_second: u64,
     /// Seconds to the end at this rate, while it runs.
     pub eta_seconds: Option<u64>,
