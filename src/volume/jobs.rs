@@ -49,7 +49,8 @@ impl Volume {
     fn scrub_job(&self) -> Result<Job> {
         let status = self.scrub_status()?;
         let (paused, running) = (status.state == "paused", status.state == "running");
-        let left = if running { status.bytes.saturating_sub(status.bytes_checked) } else { 0 };
+        let left = status.bytes.saturating_sub(status.bytes_checked);
+        let left = if status.under_way { left } else { 0 };
         let detail = (status.damaged > 0).then(|| format!("{} bad shards found", status.damaged));
         let rate = self.scrub_rate();
         Ok(job("scrub", (paused, running), (status.bytes_checked, left, rate), detail))
@@ -81,9 +82,9 @@ impl Volume {
                 (None, true) => format!("{}: {shards} shards to go", member.path),
             };
             let name = format!("drain:{}", member.disk);
-            jobs.push(job(&name, (paused, true), (done, bytes, rate), Some(detail)));
             let done = progress.drained.get(&member.disk).map_or(0, |drained| drained.bytes);
             let rate = if bytes > 0 { rate } else { 0 };
+            jobs.push(job(&name, (paused, true), (done, bytes, rate), Some(detail)));
         }
         jobs
     }
