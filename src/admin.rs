@@ -269,8 +269,8 @@ pub struct HistoryQuery {
 async fn repair_history(
     State(state): State<AdminState>,
     Query(query): Query<HistoryQuery>,
-) -> Answer<Vec<crate::volume::status::RepairLine>> {
-    answer(state.volume.repair_history(query.limit.min(HISTORY_MAX)).await)
+) -> Answer<crate::volume::status::RepairHistory> {
+    answer(Ok(state.volume.repair_history(query.limit.min(HISTORY_MAX)).await))
 }
 
 /// Which directory takes the place of which.

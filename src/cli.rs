@@ -30,6 +30,9 @@ mod sync;
 mod up;
 mod what_if;
 
+#[cfg(test)]
+mod tests;
+
 /// Exit code of a failure.
 const FAILED: u8 = 1;
 /// Exit code of wrong use or refused input.

@@ -26,8 +26,18 @@ const DAY_SECONDS: i64 = 86_400;
 )]
 pub(super) enum CaCommand {
     /// Make an authority; keep its directory safe: who has it can join any machine
-    Init(Place),
+    #[command(after_help = "Examples:\n  ironfs ca init\n  ironfs ca init --ca /media/stick/ca")]
+    Init {
+        #[command(flatten)]
+        place: Place,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Make an identity: a directory with certificate and key, to be copied to one machine
+    #[command(
+        after_help = "Examples:\n  ironfs ca issue --role node --name alpha\n  ironfs ca issue --role client --name desktop --out ./desktop --days 365"
+    )]
     Issue {
         #[command(flatten)]
         place: Place,
@@ -43,8 +53,12 @@ pub(super) enum CaCommand {
         /// How long it holds
         #[arg(long, default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=7300))]
         days: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Show what was issued
+    #[command(after_help = "Examples:\n  ironfs ca list\n  ironfs ca list --json")]
     List {
         #[command(flatten)]
         place: Place,
@@ -53,12 +67,38 @@ pub(super) enum CaCommand {
         json: bool,
     },
     /// Take back all certificates of a holder; tells which file has to be copied where
+    #[command(after_help = "Example:\n  ironfs ca revoke alpha")]
     Revoke {
         #[command(flatten)]
         place: Place,
         /// Name of the holder
         name: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
+}
+
+/// What `init` has made.
+#[derive(Serialize)]
+struct Made<'a> {
+    authority: &'a Path,
+}
+
+/// What `issue` has made.
+#[derive(Serialize)]
+struct Given<'a> {
+    name: &'a str,
+    role: String,
+    directory: &'a Path,
+}
+
+/// What `revoke` has taken back, and the file that says so.
+#[derive(Serialize)]
+struct Taken<'a> {
+    name: &'a str,
+    certificates: u64,
+    file: &'a Path,
 }
 
 #[derive(Debug, Args)]
@@ -93,18 +133,22 @@ struct Certificate {
 impl CaCommand {
     pub(super) fn run(self) -> Result<()> {
         match self {
-            Self::Init(place) => place.init(),
-            Self::Issue { place, role, name, out, days } => {
+            Self::Init { place, json } => place.init(json),
+            Self::Issue { place, role, name, out, days, json } => {
                 let out = out.unwrap_or_else(|| place.directory.join(ISSUED_DIR).join(&name));
                 let role = role.parse()?;
                 place.issue(role, &name, &out, days)?;
+                if json {
+                    let role = role.to_string();
+                    return out::print_json(&Given { name: &name, role, directory: &out });
+                }
                 out::print(&format!(
                     "{} has the identity of {role} {name}: copy it to that machine, and keep it secret\n",
                     out.display()
                 ))
             }
             Self::List { place, json } => place.show(json),
-            Self::Revoke { place, name } => place.revoke(&name),
+            Self::Revoke { place, name, json } => place.revoke(&name, json),
         }
     }
 }
@@ -120,8 +164,11 @@ pub(super) fn issue(directory: &Path, role: Role, name: &str, out: &Path) -> Res
 }
 
 impl Place {
-    fn init(&self) -> Result<()> {
+    fn init(&self, json: bool) -> Result<()> {
         self.make()?;
+        if json {
+            return out::print_json(&Made { authority: &self.directory });
+        }
         out::print(&format!(
             "{} is the authority; next: ironfs ca issue --role node --name NAME for each machine with disks, and \
              --role client for each one that mounts\n",
@@ -191,7 +238,7 @@ impl Place {
         out::print(&format!("{:<20} {:<7} {:<34} STATE\n{lines}", "NAME", "ROLE", "SERIAL"))
     }
 
-    fn revoke(&self, name: &str) -> Result<()> {
+    fn revoke(&self, name: &str, json: bool) -> Result<()> {
         let (authority, mut list) = (self.authority()?, self.list()?);
         let now = format::now().seconds;
         let held = |one: &&mut Certificate| one.name == name && one.revoked.is_none();
@@ -215,6 +262,9 @@ impl Place {
         self.write_list(&list)?;
         let path = self.directory.join(REVOKED_FILE);
         write_secret(&path, &text)?;
+        if json {
+            return out::print_json(&Taken { name, certificates: count, file: &path });
+        }
         out::print(&format!(
             "{name} is revoked. Copy {} into the identity directory of every node and client, then send SIGHUP to each \
              ironfs-shardd: from then on {name} is turned away\n",

@@ -19,6 +19,7 @@ const CLASS_BYTES_MAX: usize = 128;
 )]
 pub(super) enum ClassCommand {
     /// Show the class of a file or directory
+    #[command(after_help = "Example:\n  ironfs class get /mnt/media/films")]
     Get {
         /// File or directory inside a mount
         path: PathBuf,
@@ -27,11 +28,17 @@ pub(super) enum ClassCommand {
         json: bool,
     },
     /// Set the class for what is written from now on; new children inherit it
+    #[command(
+        after_help = "Examples:\n  ironfs class set /mnt/media/photos replica:3\n  ironfs class set /mnt/media/logs 4+2,zstd\n\nIt prints nothing but errors, unless --json has it show the class that is set."
+    )]
     Set {
         /// Directory (or file) inside a mount
         path: PathBuf,
         /// `4+2`, `6+3`, `replica:3`, with `,zstd` for compression
         class: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -46,15 +53,18 @@ impl ClassCommand {
         match self {
             Self::Get { path, json } => {
                 let class = get(&path)?;
-                if json {
-                    out::print_json(&Shown { path: path.display().to_string(), class })
-                } else {
-                    out::print(&format!("{class}\n"))
-                }
+                if json { show(&path, class) } else { out::print(&format!("{class}\n")) }
             }
-            Self::Set { path, class } => set(&path, &class),
+            Self::Set { path, class, json } => {
+                let class = set(&path, &class)?;
+                if json { show(&path, class) } else { Ok(()) }
+            }
         }
     }
+}
+
+fn show(path: &Path, class: String) -> Result<()> {
+    out::print_json(&Shown { path: path.display().to_string(), class })
 }
 
 fn inside_mount(path: &Path) -> Result<()> {
@@ -72,18 +82,19 @@ fn get(path: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(value.get(..length).unwrap_or_default()).into_owned())
 }
 
-fn set(path: &Path, class: &str) -> Result<()> {
+/// Answers the class as it is written.
+fn set(path: &Path, class: &str) -> Result<String> {
     inside_mount(path)?;
     let parsed: Class = class.parse()?;
     let value = parsed.to_string();
     let flags = rustix::fs::XattrFlags::empty();
-    rustix::fs::setxattr(path, CLASS_XATTR, value.as_bytes(), flags).map_err(|error| {
-        let path = path.display();
-        match error {
-            rustix::io::Errno::NOSPC => {
-                Error::refused(format!("{path}: the volume has too few disks for class {value}"))
-            }
-            _ => Error::refused(format!("{path}: set class {value}: {error}")),
+    let set = rustix::fs::setxattr(path, CLASS_XATTR, value.as_bytes(), flags);
+    let path = path.display();
+    match set {
+        Ok(()) => Ok(value),
+        Err(rustix::io::Errno::NOSPC) => {
+            Err(Error::refused(format!("{path}: the volume has too few disks for class {value}")))
         }
-    })
+        Err(error) => Err(Error::refused(format!("{path}: set class {value}: {error}"))),
+    }
 }

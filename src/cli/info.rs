@@ -9,6 +9,9 @@ use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
+#[cfg(test)]
+mod tests;
+
 /// Explain one file: size, class, chunks, stripes, and which disk holds which shard
 #[derive(Debug, Args)]
 #[command(
@@ -44,7 +47,7 @@ fn text(info: &FileInfo) -> String {
     line("inode", format!("{} ({})", info.ino, info.kind));
     line("class", info.class.clone());
     line("size", format!("{} ({} bytes)", out::size(info.size), info.size));
-    line("stored", out::size(info.allocated_bytes));
+    line("allocated", out::size(info.allocated_bytes));
     for (name, bytes) in [
         ("reserved", info.reserved_bytes),
         ("inline", info.inline_bytes),
@@ -56,7 +59,7 @@ fn text(info: &FileInfo) -> String {
         }
     }
     if let Some(margin) = info.margin {
-        line("margin", format!("{margin} more shards of its worst stripe may be lost"));
+        line("margin", worst(margin));
     }
     for chunk in &info.chunks {
         let hot = out::size(chunk.hot_bytes);
@@ -71,11 +74,29 @@ fn text(info: &FileInfo) -> String {
     text
 }
 
+/// What the least margin of its stripes means for a file.
+fn worst(margin: i64) -> String {
+    match margin {
+        ..=-2 => {
+            format!("its worst stripe cannot be read now: it needs {} more good shards", -margin)
+        }
+        -1 => "its worst stripe cannot be read now: it needs 1 more good shard".into(),
+        0 => "no more shards of its worst stripe may be lost".into(),
+        1 => "1 more shard of its worst stripe may be lost".into(),
+        2.. => format!("{margin} more shards of its worst stripe may be lost"),
+    }
+}
+
 fn stripe_text(stripe: &StripeInfo) -> String {
     let payload = out::size(stripe.payload_bytes);
     let mut rows = vec![vec![format!(
-        "stripe {} ({}, {payload}, margin {})",
-        stripe.stripe, stripe.class, stripe.margin
+        "stripe {} ({}, {payload}, {})",
+        stripe.stripe,
+        stripe.class,
+        match stripe.margin {
+            ..0 => "cannot be read now".to_owned(),
+            margin => format!("margin {margin}"),
+        }
     )]];
     for shard in &stripe.shards {
         rows.push(vec![

@@ -6,6 +6,9 @@ use crate::error::Result;
 use crate::volume::status::Job;
 use clap::Args;
 
+#[cfg(test)]
+mod tests;
+
 /// Show background work: repair, scrub, moves between disks
 #[derive(Debug, Args)]
 #[command(
@@ -48,7 +51,10 @@ fn text(jobs: &[Job]) -> String {
             job.state.clone(),
             out::size(job.done_bytes),
             out::size(job.left_bytes),
-            format!("{}/s", out::size(job.bytes_per_second)),
+            match job.bytes_per_second {
+                0 => "-".into(),
+                rate => format!("{}/s", out::size(rate)),
+            },
             job.eta_seconds.map_or_else(|| "-".into(), out::span),
             job.detail.clone().unwrap_or_default(),
         ]);

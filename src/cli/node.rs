@@ -16,6 +16,7 @@ mod tests;
 )]
 pub(super) enum NodeCommand {
     /// Tell a mounted volume where a node is: then `disk add` takes directories of it in, and each mount finds them
+    #[command(after_help = "Example:\n  ironfs node add media beta=10.0.0.3:7440")]
     Add {
         /// Name of the volume, path of its configuration, or a path inside the mount
         volume: String,
@@ -27,6 +28,9 @@ pub(super) enum NodeCommand {
         json: bool,
     },
     /// Show the nodes of a volume, whether they answer, and their disks
+    #[command(
+        after_help = "Examples:\n  ironfs node list media\n  ironfs node list --json /mnt/media"
+    )]
     List {
         /// Name of the volume, path of its configuration, or a path inside the mount
         volume: String,

@@ -1,5 +1,6 @@
 //! What commands print: stdout that ends quietly when its reader goes away, errors on stderr, sizes for people.
 
+use crate::admin::Done;
 use crate::error::{Error, Result};
 use serde::Serialize;
 use std::io::{ErrorKind, Write as _};
@@ -20,6 +21,11 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| Error::internal(format!("encode the answer: {error}")))?;
     print(&format!("{text}\n"))
+}
+
+/// What an order gives that is done: to scripts that it is, to people nothing.
+pub fn done(done: Done, json: bool) -> Result<()> {
+    if json { print_json(&done) } else { Ok(()) }
 }
 
 /// Tells people on stderr what went wrong.

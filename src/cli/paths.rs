@@ -5,7 +5,18 @@ use crate::error::{Error, Result};
 use crate::identity;
 use crate::mountd::mount::{Mounted, mounted};
 use crate::volume::World;
+use clap::Args;
 use std::path::{Path, PathBuf};
+
+/// A mounted volume, and how what it answers is printed.
+#[derive(Debug, Args)]
+pub(super) struct VolumeArgs {
+    /// Name of the volume, path of its configuration, or a path inside the mount
+    pub(super) volume: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
 
 /// The configuration that `name` means: a path if it looks like one, else `/etc/ironfs/NAME.toml`.
 pub(super) fn config_path(name: &str) -> PathBuf {

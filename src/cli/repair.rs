@@ -1,10 +1,14 @@
-//! `repair run`: one sweep now.
+//! `repair`: what goes on by itself, hurried, held and looked at.
 
+use super::paths::VolumeArgs;
 use super::{out, paths};
 use crate::admin::{Done, Pause, RepairStripe, client};
 use crate::error::{Error, Result};
-use crate::volume::status::{RepairLine, RepairReport};
+use crate::volume::status::{RepairHistory, RepairLine, RepairReport};
 use clap::Subcommand;
+
+#[cfg(test)]
+mod tests;
 
 /// Rebuild shards that are missing or bad
 #[derive(Debug, Subcommand)]
@@ -14,14 +18,14 @@ use clap::Subcommand;
 )]
 pub(super) enum RepairCommand {
     /// Look at every stripe once and rebuild what is missing
-    Run {
-        /// Name of the volume, path of its configuration, or a path inside the mount
-        volume: String,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    #[command(
+        after_help = "Examples:\n  ironfs repair run media\n  ironfs repair run --json /mnt/media\n\nExit codes: 0 all is repaired, 1 not all could be, 2 wrong use or refused input"
+    )]
+    Run(VolumeArgs),
     /// Look at every byte of one stripe and rebuild what is bad
+    #[command(
+        after_help = "Examples:\n  ironfs repair stripe media 0000000100000007\n  ironfs repair stripe --force media 0000000100000007"
+    )]
     Stripe {
         /// Name of the volume, path of its configuration, or a path inside the mount
         volume: String,
@@ -36,22 +40,21 @@ pub(super) enum RepairCommand {
         json: bool,
     },
     /// Hold the repair that goes on by itself, until `resume` or the next mount
-    Pause {
-        /// Name of the volume, path of its configuration, or a path inside the mount
-        volume: String,
-    },
+    #[command(after_help = "Example:\n  ironfs repair pause media")]
+    Pause(VolumeArgs),
     /// Let repair go on
-    Resume {
-        /// Name of the volume, path of its configuration, or a path inside the mount
-        volume: String,
-    },
+    #[command(after_help = "Example:\n  ironfs repair resume media")]
+    Resume(VolumeArgs),
     /// Show the last attempts, the latest first
+    #[command(
+        after_help = "Examples:\n  ironfs repair history media\n  ironfs repair history --limit 20 --json media"
+    )]
     History {
         /// Name of the volume, path of its configuration, or a path inside the mount
         volume: String,
         /// Most attempts to show
-        #[arg(long, default_value_t = 50)]
-        limit: usize,
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -61,7 +64,7 @@ pub(super) enum RepairCommand {
 impl RepairCommand {
     pub(super) fn run(self) -> Result<()> {
         match self {
-            Self::Run { volume, json } => {
+            Self::Run(VolumeArgs { volume, json }) => {
                 let socket = paths::socket_of(&volume)?;
                 let report: RepairReport = paths::block_on(client::post(&socket, "/repair", &()))?;
                 show(&report, json)
@@ -73,23 +76,23 @@ impl RepairCommand {
                     paths::block_on(client::post(&socket, "/repair/stripe", &wanted))?;
                 show(&report, json)
             }
-            Self::Pause { volume } => pause(&volume, true),
-            Self::Resume { volume } => pause(&volume, false),
+            Self::Pause(of) => pause(&of, true),
+            Self::Resume(of) => pause(&of, false),
             Self::History { volume, limit, json } => {
                 let socket = paths::socket_of(&volume)?;
                 let path = format!("/repair/history?limit={limit}");
-                let lines: Vec<RepairLine> = paths::block_on(client::get(&socket, &path))?;
-                if json { out::print_json(&lines) } else { out::print(&history(&lines)) }
+                let history: RepairHistory = paths::block_on(client::get(&socket, &path))?;
+                show_history(&history, json)
             }
         }
     }
 }
 
-fn pause(volume: &str, paused: bool) -> Result<()> {
-    let socket = paths::socket_of(volume)?;
+fn pause(of: &VolumeArgs, paused: bool) -> Result<()> {
+    let socket = paths::socket_of(&of.volume)?;
     let wanted = Pause { paused };
-    let _done: Done = paths::block_on(client::post(&socket, "/repair/pause", &wanted))?;
-    Ok(())
+    let done: Done = paths::block_on(client::post(&socket, "/repair/pause", &wanted))?;
+    out::done(done, of.json)
 }
 
 fn stripe_number(text: &str) -> std::result::Result<u64, String> {
@@ -99,7 +102,39 @@ fn stripe_number(text: &str) -> std::result::Result<u64, String> {
         .ok_or_else(|| "a stripe is 16 hexadecimal digits, as `ironfs info FILE` shows them".into())
 }
 
-fn history(lines: &[RepairLine]) -> String {
+/// Prints the history; it is an error if there may be one, and none of it can be read.
+fn show_history(history: &RepairHistory, json: bool) -> Result<()> {
+    let RepairHistory { lines, unread } = history;
+    if json {
+        out::print_json(lines)?;
+    } else if lines.is_empty() && unread.is_empty() {
+        out::print("no repair is recorded\n")?;
+    } else {
+        out::print(&attempts(lines))?;
+    }
+    match doubt(history) {
+        None => Ok(()),
+        Some(sentence) if lines.is_empty() => Err(Error::unavailable(sentence)),
+        Some(sentence) => {
+            out::tell(&format!("ironfs: {sentence}"));
+            Ok(())
+        }
+    }
+}
+
+/// What a history leaves open, if some disks cannot be read.
+fn doubt(history: &RepairHistory) -> Option<String> {
+    let unread = history.unread.join(", ");
+    match history.lines.as_slice() {
+        _ if unread.is_empty() => None,
+        [] => Some(format!(
+            "the repair history cannot be read: if there is any, it is on {unread}, now out of reach"
+        )),
+        [..] => Some(format!("more of the history may be on {unread}, now out of reach")),
+    }
+}
+
+fn attempts(lines: &[RepairLine]) -> String {
     let mut text = String::new();
     for line in lines {
         let list = |numbers: &[u8]| numbers.iter().map(u8::to_string).collect::<Vec<_>>().join(",");
@@ -121,13 +156,10 @@ fn history(lines: &[RepairLine]) -> String {
         }
         text.push('\n');
     }
-    if text.is_empty() {
-        text.push_str("nothing was repaired yet\n");
-    }
     text
 }
 
-/// Prints a report; stripes that could not be repaired make the command fail.
+/// Prints a report; what could not be repaired makes the command fail.
 pub(super) fn show(report: &RepairReport, json: bool) -> Result<()> {
     if json {
         out::print_json(report)?;
@@ -143,11 +175,21 @@ pub(super) fn show(report: &RepairReport, json: bool) -> Result<()> {
     for failure in &report.failures {
         out::tell(&format!("ironfs: {failure}"));
     }
-    if report.failures.is_empty() {
-        return Ok(());
+    match failed(report) {
+        Some(sentence) => Err(Error::unavailable(sentence)),
+        None => Ok(()),
     }
-    Err(Error::unavailable(format!(
-        "{} stripes are not at full margin; add or bring back disks and run it again",
-        report.failures.len()
-    )))
+}
+
+/// What to say of failures: some are of a shard, some of a whole stripe, so that neither is counted.
+fn failed(report: &RepairReport) -> Option<String> {
+    let (count, listed) = (report.failure_count, report.failures.len());
+    let all = u64::try_from(listed).is_ok_and(|listed| listed >= count);
+    let failures = match count {
+        0 => return None,
+        1 => "1 failure".to_owned(),
+        _ if all => format!("{count} failures"),
+        _ => format!("{count} failures, of which {listed} are listed"),
+    };
+    Some(format!("not all is repaired: {failures}; add or bring back disks and run it again"))
 }

@@ -81,6 +81,7 @@ impl Volume {
         if !copied {
             let failure = "the metadata could not be copied to another disk; see the log";
             report.failures.insert(0, failure.into());
+            report.failure_count += 1;
         }
         Ok(report)
     }
@@ -130,6 +131,7 @@ impl Volume {
         let begun = state.running || state.passes > 0;
         Ok(status::ScrubStatus {
             state: name.into(),
+            under_way: state.running,
             passes: state.passes,
             started: begun.then(|| repair_log::text(state.started)),
             finished: state.finished.map(repair_log::text),
@@ -149,9 +151,9 @@ impl Volume {
         }
     }
 
-    /// The last `limit` attempts to repair a stripe, the latest first.
-    pub async fn repair_history(&self, limit: usize) -> Result<Vec<RepairLine>> {
-        repair_log::history(&self.disks, limit).await
+    /// The last `limit` attempts to repair a stripe, as far as the disks with the repair log can be read.
+    pub async fn repair_history(&self, limit: usize) -> status::RepairHistory {
+        repair_log::history(&self.disks, &self.log.members(), limit).await
     }
 }
 
@@ -162,5 +164,6 @@ fn report_of(report: RepairReport) -> status::RepairReport {
         shards_restored: report.shards_restored,
         bytes_restored: report.bytes_restored,
         failures: report.failures,
+        failure_count: report.failure_count,
     }
 }

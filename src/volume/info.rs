@@ -13,7 +13,7 @@ pub struct FileInfo {
     pub class: String,
     /// Size in bytes.
     pub size: u64,
-    /// Bytes of content that are stored.
+    /// Bytes of content that are not holes, before compression and redundancy.
     pub allocated_bytes: u64,
     /// Bytes reserved by fallocate.
     pub reserved_bytes: u64,

@@ -7,6 +7,9 @@ use crate::error::{Error, Result};
 use crate::worker::rebalance::Amount;
 use std::time::Duration;
 
+#[cfg(test)]
+mod tests;
+
 impl Volume {
     /// All background work that moves or reads shards.
     pub fn jobs(&self) -> Result<Vec<Job>> {
@@ -46,7 +49,8 @@ impl Volume {
     fn scrub_job(&self) -> Result<Job> {
         let status = self.scrub_status()?;
         let (paused, running) = (status.state == "paused", status.state == "running");
-        let left = if running { status.bytes.saturating_sub(status.bytes_checked) } else { 0 };
+        let left = status.bytes.saturating_sub(status.bytes_checked);
+        let left = if status.under_way { left } else { 0 };
         let detail = (status.damaged > 0).then(|| format!("{} bad shards found", status.damaged));
         let rate = self.scrub_rate();
         Ok(job("scrub", (paused, running), (status.bytes_checked, left, rate), detail))
@@ -65,7 +69,10 @@ impl Volume {
         let trouble = progress.trouble.clone();
         let detail = if drains.is_empty() { trouble.clone() } else { None };
         let done = progress.moved.bytes;
-        let mut jobs = vec![job("rebalance", (paused, left > 0), (done, left, rate), detail)];
+        // What drains goes first: nothing else moves until then.
+        let drains_first = drains.iter().any(|member| progress.left.contains_key(&member.disk));
+        let own_rate = if drains_first { 0 } else { rate };
+        let mut jobs = vec![job("rebalance", (paused, left > 0), (done, left, own_rate), detail)];
         for member in drains {
             let Amount { shards, bytes } =
                 progress.left.get(&member.disk).copied().unwrap_or_default();
@@ -75,6 +82,8 @@ impl Volume {
                 (None, true) => format!("{}: {shards} shards to go", member.path),
             };
             let name = format!("drain:{}", member.disk);
+            let done = progress.drained.get(&member.disk).map_or(0, |drained| drained.bytes);
+            let rate = if bytes > 0 { rate } else { 0 };
             jobs.push(job(&name, (paused, true), (done, bytes, rate), Some(detail)));
         }
         jobs
@@ -98,14 +107,15 @@ fn job(
         (false, true) => "running",
         (false, false) => "idle",
     };
-    let moving = busy && !paused && rate > 0;
+    // What the meter still tells of a job that has nothing to do is of before.
+    let rate = if busy && !paused { rate } else { 0 };
     Job {
         name: name.into(),
         state: state.into(),
         done_bytes: done,
         left_bytes: left,
         bytes_per_second: rate,
-        eta_seconds: moving.then(|| left / rate + 1),
+        eta_seconds: (left > 0 && rate > 0).then(|| left / rate + 1),
         detail,
     }
 }

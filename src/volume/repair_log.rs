@@ -1,8 +1,9 @@
 //! The repair log: one JSON line for each attempt to restore a stripe, in `repair_log/` of one disk, a file for each day
 //! (UTC), the last fourteen. It is for people: nothing depends on it, and a line may be lost with a crash.
 
-use super::status::RepairLine;
+use super::status::{RepairHistory, RepairLine};
 use crate::disk::set::{DiskHandle, DiskSet};
+use crate::disk::superblock::{MemberList, MemberState};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, Posix, Result};
 use crate::metrics::{RepairMetrics, RepairResult};
@@ -171,18 +172,26 @@ fn files(disk: &dyn Disk) -> Result<Vec<String>> {
     }
 }
 
-/// The last `limit` attempts of all disks in use, the latest first.
-pub(super) async fn history(disks: &DiskSet, limit: usize) -> Result<Vec<RepairLine>> {
-    let mut lines = Vec::new();
-    for handle in disks.healthy() {
-        lines.extend(of_disk(&handle, limit).await?);
+/// The last `limit` attempts that the disks of the volume tell, the latest first, and which disks do not tell.
+pub(super) async fn history(disks: &DiskSet, members: &MemberList, limit: usize) -> RepairHistory {
+    let mut history = RepairHistory::default();
+    for member in members.disks.iter().filter(|member| member.state != MemberState::Removed) {
+        let lines = match disks.get(member.disk) {
+            Some(handle) => of_disk(disks, &handle, limit).await,
+            None => None,
+        };
+        match lines {
+            Some(lines) => history.lines.extend(lines),
+            None => history.unread.push(member.path.clone()),
+        }
     }
-    lines.sort_by(|a, b| b.time.cmp(&a.time));
-    lines.truncate(limit);
-    Ok(lines)
+    history.lines.sort_by(|a, b| b.time.cmp(&a.time));
+    history.lines.truncate(limit);
+    history
 }
 
-async fn of_disk(handle: &DiskHandle, limit: usize) -> Result<Vec<RepairLine>> {
+/// `None` if it cannot be read.
+async fn of_disk(disks: &DiskSet, handle: &DiskHandle, limit: usize) -> Option<Vec<RepairLine>> {
     let disk = Arc::clone(&handle.disk);
     let read = move || {
         let mut lines = Vec::new();
@@ -194,7 +203,12 @@ async fn of_disk(handle: &DiskHandle, limit: usize) -> Result<Vec<RepairLine>> {
         }
         Ok(lines)
     };
-    handle.queue.run_background(read).await
+    let read = handle.queue.run_background(read).await;
+    if let Err(error) = &read {
+        disks.report(handle.id, error);
+        tracing::debug!(disk = handle.id.get(), %error, "the repair log of a disk cannot be read");
+    }
+    read.ok()
 }
 
 /// The last lines of a file, the latest first. What a crash left of a line is passed over.

@@ -78,11 +78,12 @@ pub struct Job {
     pub name: String,
     /// `idle`, `running` or `paused`.
     pub state: String,
-    /// Bytes of shards that are done: of the pass for a scrub, since the mount for others.
+    /// Bytes of shards that are done: of the pass for a scrub, of this disk since it drains for a drain, and in all for
+    /// others; of all but a scrub since the mount.
     pub done_bytes: u64,
     /// Bytes of shards that are known to be left.
     pub left_bytes: u64,
-    /// Bytes of shards in a second, of late.
+    /// Bytes of shards in a second, of late; 0 unless it runs.
     pub bytes_per_second: u64,
     /// Seconds to the end at this rate, while it runs.
     pub eta_seconds: Option<u64>,
@@ -95,6 +96,8 @@ pub struct Job {
 pub struct ScrubStatus {
     /// `idle`, `running` or `paused`.
     pub state: String,
+    /// Whether a pass is under way, held or not; else what was read is that of the last one.
+    pub under_way: bool,
     /// Passes that were completed.
     pub passes: u64,
     /// When the latest began, RFC 3339 in UTC.
@@ -103,11 +106,11 @@ pub struct ScrubStatus {
     pub finished: Option<String>,
     /// Stripes read in the latest pass.
     pub stripes_checked: u64,
-    /// Stripes that there are.
+    /// Stripes that there are now: those written during a pass are not read in it.
     pub stripes: u64,
     /// Bytes of shards read in it.
     pub bytes_checked: u64,
-    /// Bytes of shards that there are.
+    /// Bytes of shards that there are now.
     pub bytes: u64,
     /// Shards found bad in it, which repair restores.
     pub damaged: u64,
@@ -224,8 +227,19 @@ pub struct RepairReport {
     pub shards_restored: u64,
     /// Bytes of those shards.
     pub bytes_restored: u64,
-    /// Stripes that could not be brought to full margin, with the reason.
+    /// What could not be done, shards and whole stripes, the first hundred in words.
     pub failures: Vec<String>,
+    /// How much could not be done.
+    pub failure_count: u64,
+}
+
+/// What disks have of the repair log.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct RepairHistory {
+    /// The last attempts, the latest first.
+    pub lines: Vec<RepairLine>,
+    /// Paths of disks whose part cannot be read now: there may be more attempts.
+    pub unread: Vec<String>,
 }
 
 /// One attempt to restore a stripe, a line of the repair log.

@@ -74,10 +74,30 @@ pub struct Progress {
     pub known: bool,
     /// Moved since the mount.
     pub moved: Amount,
+    /// How much of that has left a disk since it drains.
+    pub drained: BTreeMap<DiskId, Amount>,
     /// Bytes moved per second, of late.
     pub bytes_per_second: u64,
     /// Why some could not be moved in the latest pass.
     pub trouble: Option<String>,
+}
+
+impl Progress {
+    /// Disks that drain from now on have given nothing yet, and those that are kept do not drain any more.
+    fn note_drains(&mut self, disks: &BTreeMap<DiskId, Presence>) {
+        self.drained.retain(|disk, _amount| disks.get(disk) != Some(&Presence::Here));
+        for (disk, _leaving) in disks.iter().filter(|(_disk, how)| **how == Presence::Leaving) {
+            self.drained.entry(*disk).or_default();
+        }
+    }
+
+    /// A shard was moved away from a disk.
+    fn add(&mut self, from: DiskId, bytes: u64) {
+        self.moved.add(bytes);
+        if let Some(drained) = self.drained.get_mut(&from) {
+            drained.add(bytes);
+        }
+    }
 }
 
 /// Moves shards.
@@ -168,6 +188,9 @@ impl Rebalance {
     fn count(&self, after: Option<StripeId>, mut left: BTreeMap<DiskId, Amount>) -> Result<()> {
         let page = self.parts.meta.view()?.stripes(after, PAGE)?;
         let disks = self.parts.shards.disks();
+        if after.is_none() {
+            self.state().progress.note_drains(&disks);
+        }
         for (record, _live) in &page {
             let home = self.parts.placer.home(record.id, record.class);
             let bytes = record.geometry().shard_bytes();
@@ -264,7 +287,7 @@ impl Rebalance {
             }
             match moved {
                 Ok(true) => {
-                    state.progress.moved.add(bytes);
+                    state.progress.add(from, bytes);
                     self.meter.note(bytes);
                 }
                 Ok(false) => {}

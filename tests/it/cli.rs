@@ -317,6 +317,90 @@ fn json_has_the_promised_fields() {
     assert_eq!(report["findings"], serde_json::json!([]));
 }
 
+fn text(command: &mut Command) -> String {
+    String::from_utf8(succeed(command).stdout).unwrap()
+}
+
+#[test]
+fn orders_say_in_json_that_they_are_done() {
+    let volume = Volume::format("2+1", 3);
+    volume.mount();
+    let order = |line: &str, json: bool| {
+        let mut command = ironfs();
+        command.args(line.split(' ')).arg(volume.mnt()).args(json.then_some("--json"));
+        command
+    };
+    let orders = ["repair pause", "repair resume", "scrub pause", "scrub resume", "scrub start"];
+    for line in orders {
+        assert_eq!(text(&mut order(line, false)), "", "{line}");
+        assert_eq!(json(&mut order(line, true)), serde_json::json!({ "done": true }), "{line}");
+    }
+    let set = json(ironfs().args(["class", "set", "--json"]).arg(volume.mnt()).arg("replica:2"));
+    assert_eq!(set["class"], "replica:2");
+    let bench = Bench::new(1);
+    let ca = |line: &str| json(&mut bench.command(&format!("ca {line} --ca ca --json")));
+    assert_eq!(ca("init")["authority"], "ca");
+    assert_eq!(ca("issue --role node --name a")["directory"], "ca/issued/a");
+    assert_eq!(ca("revoke a")["certificates"], 1);
+}
+
+#[test]
+fn a_scrub_that_has_ended_says_what_it_read() {
+    let volume = Volume::format("2+1", 3);
+    volume.set_limit("scrub_days", 14, 0);
+    volume.mount();
+    let scrub = |words: &[&str]| text(ironfs().arg("scrub").args(words).arg(volume.mnt()));
+    let status =
+        || -> serde_json::Value { serde_json::from_str(&scrub(&["status", "--json"])).unwrap() };
+    assert_eq!(scrub(&["status"]), "idle\nno pass has ended yet\n");
+    fs::write(volume.mnt().join("file"), pattern(1, 700_000)).unwrap();
+    volume.sync();
+    scrub(&["start"]);
+    wait("everything was read", || status()["passes"] == 1);
+    // The volume shrinks; the pass has read what it has read.
+    fs::remove_file(volume.mnt().join("file")).unwrap();
+    volume.sync();
+    wait("the stripe is deleted", || status()["stripes"] == 0);
+    assert_eq!((&status()["under_way"], &status()["stripes_checked"]), (&false.into(), &1.into()));
+    let told = scrub(&["status"]);
+    let (finished, said) =
+        (status()["finished"].clone(), "1 stripes, 1.0 MiB read, 0 bad shards\n");
+    assert!(told.contains(&format!("ended {}: {said}", finished.as_str().unwrap())), "{told}");
+}
+
+#[test]
+fn repairs_that_fail_and_a_history_out_of_reach() {
+    let volume = Volume::format("2+1", 3);
+    volume.mount();
+    let repair = |words: &[&str]| {
+        let mut command = ironfs();
+        command.arg("repair").args(words).arg(volume.mnt());
+        command
+    };
+    assert_eq!(text(&mut repair(&["history"])), "no repair is recorded\n");
+    for name in ["one", "two"] {
+        fs::write(volume.mnt().join(name), pattern(1, 700_000)).unwrap();
+        volume.sync();
+    }
+    fs::rename(&volume.disks[1], volume.root().join("aside")).unwrap();
+    volume.wait_status("a disk is away", |status| status["disks"][1]["state"] == "down");
+    // A disk that is only away is not repaired unasked: nothing is recorded yet, but who knows.
+    let said = fail(&mut repair(&["history"]), 1);
+    let away = volume.disks[1].display().to_string();
+    assert!(said.contains("cannot be read") && said.contains(&away), "{said}");
+    let output = repair(&["run", "--json"]).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((report["failure_count"].as_u64(), output.status.code()), (Some(2), Some(1)));
+    let said = fail(&mut repair(&["run"]), 1);
+    assert!(said.contains("not all is repaired: 2 failures"), "{said}");
+    wait("the attempts are recorded", || volume.disks[0].join("repair_log").exists());
+    let recorded = || repair(&["history"]).output().unwrap();
+    wait("the history shows them", || recorded().status.success());
+    let said = String::from_utf8(recorded().stderr).unwrap();
+    assert!(said.contains("more of the history may be on") && said.contains(&away), "{said}");
+    fs::rename(volume.root().join("aside"), &volume.disks[1]).unwrap();
+}
+
 /// What `what-if` says, and its exit code.
 fn what_if(volume: &Volume, words: &[&str]) -> (i32, String) {
     let output = ironfs().arg("what-if").args(words).arg(&volume.name).output().unwrap();

@@ -1,6 +1,7 @@
 use super::*;
 use crate::disk::queue::DiskQueue;
 use crate::disk::sim::SimMachine;
+use crate::disk::superblock::Member;
 use crate::types::{Incarnation, ShardIndex, StripeId};
 use std::time::Duration;
 
@@ -14,6 +15,20 @@ fn disks(machine: &SimMachine, count: u32) -> Arc<DiskSet> {
     };
     Arc::new(DiskSet::new((0..count).map(handle).collect()))
 }
+
+fn members(states: &[MemberState]) -> MemberList {
+    let member = |(number, state): (u32, &MemberState)| Member {
+        disk: DiskId(number),
+        state: *state,
+        capacity_bytes: 1,
+        device: 1,
+        path: format!("/srv/d{number}"),
+        labels: Default::default(),
+    };
+    MemberList { disks: (0..).zip(states).map(member).collect(), ..MemberList::default() }
+}
+
+const TWO: [MemberState; 2] = [MemberState::Healthy; 2];
 
 fn attempt(number: u32, seconds: i64) -> Attempt {
     Attempt {
@@ -73,8 +88,9 @@ async fn days_have_files_and_old_ones_go() {
     let file = machine.disk(0).open(&last, OpenMode::Write).unwrap();
     file.write(file.len().unwrap(), b"{\"time\":\n").unwrap();
     write(&disks, [attempt(99, 19 * DAY + 7)]).await;
-    let found = history(&disks, 3).await.unwrap();
-    let stripes: Vec<String> = found.into_iter().map(|line| line.stripe).collect();
+    let found = history(&disks, &members(&TWO), 3).await;
+    assert!(found.unread.is_empty());
+    let stripes: Vec<String> = found.lines.into_iter().map(|line| line.stripe).collect();
     assert_eq!(stripes, ["0000000100000063", "0000000100000013", "0000000100000012"]);
 }
 
@@ -86,10 +102,29 @@ async fn another_disk_takes_over_and_the_history_shows_both() {
     machine.set_offline(0, true);
     write(&disks, [attempt(2, 20)]).await;
     write(&disks, [attempt(3, 30)]).await;
-    let count = async || history(&disks, 9).await.unwrap().len();
-    assert_eq!(count().await, 1, "the line at which the disk failed is lost");
+    let found = async |states| {
+        let history = history(&disks, &members(states), 9).await;
+        (history.lines.len(), history.unread)
+    };
+    let nothing = Vec::<String>::new();
+    let away = vec!["/srv/d0".to_owned()];
+    assert_eq!(found(&TWO).await, (1, away), "the line at which the disk failed is lost");
+    let left = [MemberState::Removed, MemberState::Healthy];
+    assert_eq!(found(&left).await, (1, nothing.clone()), "who has left has nothing to tell");
     machine.set_offline(0, false);
     let disk = machine.disk(0);
     disks.admit(Arc::new(DiskHandle { id: DiskId(0), disk, queue: DiskQueue::inline() }));
-    assert_eq!(count().await, 2);
+    assert_eq!(found(&TWO).await, (2, nothing));
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_while_it_is_read_is_told() {
+    let machine = SimMachine::new(1, 2);
+    let disks = disks(&machine, 2);
+    write(&disks, [attempt(1, 10)]).await;
+    machine.set_offline(0, true);
+    machine.set_offline(1, true);
+    let found = history(&disks, &members(&TWO), 9).await;
+    assert!(found.lines.is_empty());
+    assert_eq!(found.unread, ["/srv/d0", "/srv/d1"]);
 }

@@ -55,6 +55,33 @@ async fn a_disk_drains() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_drain_counts_from_its_begin() {
+    let rig = Rig::new("4+2", 8);
+    files(&rig, 10).await;
+    let rebalance = rig.rebalance();
+    let drained = |disk| rebalance.progress().drained.get(&DiskId(disk)).map(|done| done.shards);
+    settle(&rebalance).await;
+    assert_eq!(drained(2), None);
+    leave(&rig, &rebalance, 2);
+    settle(&rebalance).await;
+    assert_eq!(drained(2), Some(10));
+    // Another one has nothing done yet, whatever has been moved before.
+    rebalance.set_paused(true);
+    leave(&rig, &rebalance, 3);
+    settle(&rebalance).await;
+    assert_eq!((drained(2), drained(3)), (Some(10), Some(0)));
+    rebalance.set_paused(false);
+    settle(&rebalance).await;
+    assert_eq!(drained(3), Some(10));
+    assert_eq!(rebalance.progress().moved.shards, 20);
+    // One that was kept begins anew.
+    rig.members.leaving.lock().unwrap().remove(&DiskId(2));
+    rebalance.look_again();
+    settle(&rebalance).await;
+    assert_eq!(drained(2), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_the_ring_wants_back_is_moved_and_nothing_else() {
     let rig = Rig::new("4+2", 7);
     rig.fail_disk(3);
