@@ -15,7 +15,7 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// GET `path` on the API at `socket`.
 ///
-/// Errors: `Unavailable` if nobody serves it; else `Refused` with the API's sentence.
+/// Errors: `Unavailable` if nobody serves it, or it cannot do what is asked now; else `Refused`, with the API's sentence.
 pub async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T> {
     call(socket, Method::GET, path, Vec::new()).await
 }
@@ -92,6 +92,8 @@ async fn exchange<T: DeserializeOwned>(
         return serde_json::from_slice(&body).map_err(|error| wrong(&error));
     }
     match serde_json::from_slice::<ApiError>(&body) {
+        // It tried, and could not: nobody has asked for something wrong.
+        Ok(error) if status.is_server_error() => Err(Error::unavailable(error.error)),
         Ok(error) => Err(Error::refused(error.error)),
         Err(_not_ours) => Err(wrong(&status)),
     }

@@ -21,6 +21,9 @@ const LOOK_PERIOD: Duration = Duration::from_secs(1);
 )]
 pub(super) enum DiskCommand {
     /// Take an empty directory into a mounted volume; its room is used at once
+    #[command(
+        after_help = "Examples:\n  ironfs disk add media /srv/d6\n  ironfs disk add media beta:/srv/d0"
+    )]
     Add {
         /// Name of the volume, path of its configuration, or a path inside the mount
         volume: String,
@@ -34,6 +37,9 @@ pub(super) enum DiskCommand {
         json: bool,
     },
     /// Let a disk go: at once, or once what it holds has been moved
+    #[command(
+        after_help = "Examples:\n  ironfs disk remove --drain /srv/d2\n  ironfs disk remove /srv/d2 --volume media --yes\n  ironfs disk remove --cancel /srv/d2"
+    )]
     Remove {
         /// Directory (or number) of the disk that goes
         disk: String,
@@ -55,8 +61,14 @@ pub(super) enum DiskCommand {
         /// Do not ask
         #[arg(long)]
         yes: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Let an empty directory take the place of a disk, and rebuild there what the old one held
+    #[command(
+        after_help = "Examples:\n  ironfs disk replace /srv/d3 /srv/d7\n  ironfs disk replace 4 beta:/srv/d1 --volume media"
+    )]
     Replace {
         /// Directory (or number) of the disk that goes; it may be dead
         old: String,
@@ -79,6 +91,9 @@ pub(super) enum DiskCommand {
         json: bool,
     },
     /// Show the disks of a volume
+    #[command(
+        after_help = "Examples:\n  ironfs disk list media\n  ironfs disk list /mnt/media --json"
+    )]
     List {
         /// Name of the volume, path of its configuration, or a path inside the mount
         volume: String,
@@ -92,6 +107,9 @@ pub(super) enum DiskCommand {
 
 /// Where a disk stands.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  ironfs disk label /srv/d3 --zone attic --tag smr\n  ironfs disk label 4 --rack '' --volume media"
+)]
 pub(super) struct Label {
     /// Directory (or number) of the disk
     disk: String,
@@ -154,10 +172,10 @@ impl DiskCommand {
                     disk.path, disk.id
                 ))
             }
-            Self::Remove { disk, drain, no_wait, cancel, lose_data, volume, yes } => {
+            Self::Remove { disk, drain, no_wait, cancel, lose_data, volume, yes, json } => {
                 let disk = named(&disk)?;
                 let volume = volume.map_or_else(|| volume_with_disk(&disk), Ok)?;
-                remove(&disk, &volume, How { drain, wait: !no_wait, cancel, lose_data, yes })
+                remove(&disk, &volume, How { drain, wait: !no_wait, cancel, lose_data, yes, json })
             }
             Self::Replace { old, new, volume, allow_same_device, lose_data, yes, json } => {
                 let (old, new) = (named(&old)?, absolute(&new)?);
@@ -192,6 +210,18 @@ struct How {
     cancel: bool,
     lose_data: bool,
     yes: bool,
+    json: bool,
+}
+
+impl How {
+    /// Says what has become of the disk.
+    fn tell(&self, disk: &DiskStatus, text: &str) -> Result<()> {
+        if self.json {
+            out::print_json(disk)
+        } else {
+            out::print(&format!("{}{text}\n", disk.path))
+        }
+    }
 }
 
 /// What is asked before a disk leaves.
@@ -208,7 +238,7 @@ fn remove(disk: &str, volume: &str, how: How) -> Result<()> {
     };
     if how.cancel {
         let kept = post("/disk/keep")?;
-        return out::print(&format!("{} is used as before\n", kept.path));
+        return how.tell(&kept, " is used as before");
     }
     if !how.drain {
         let text = format!(
@@ -217,31 +247,29 @@ fn remove(disk: &str, volume: &str, how: How) -> Result<()> {
         out::confirm(&plan(&text, how.lose_data), how.yes)?;
         let body = RemoveDisk { disk: named.disk, lose_data: how.lose_data };
         let gone: DiskStatus = paths::block_on(client::post(&socket, "/disk/remove", &body))?;
-        return out::print(&format!(
-            "{} has left; `ironfs jobs {volume}` shows the repair\n",
-            gone.path
-        ));
+        return how.tell(&gone, &format!(" has left; `ironfs jobs {volume}` shows the repair"));
     }
     let leaving = post("/disk/drain")?;
     if !how.wait {
         let text =
-            "drains; `ironfs jobs` shows how far it is, `ironfs disk list` when it is removed";
-        return out::print(&format!("{} {text}\n", leaving.path));
+            " drains; `ironfs jobs` shows how far it is, `ironfs disk list` when it is removed";
+        return how.tell(&leaving, text);
     }
-    wait_for_drain(&socket, &leaving)
+    let gone = wait_for_drain(&socket, leaving)?;
+    how.tell(&gone, ": it is safe to unplug")
 }
 
-/// Shows how a disk drains until it has left.
-fn wait_for_drain(socket: &Path, leaving: &DiskStatus) -> Result<()> {
+/// Shows how a disk drains until it has left; answers what it is then.
+fn wait_for_drain(socket: &Path, leaving: DiskStatus) -> Result<DiskStatus> {
     let name = format!("drain:{}", leaving.id);
     let bar = out::bar(0);
     loop {
         let status: Status = paths::block_on(client::get(socket, "/status"))?;
-        let state = status.disks.iter().find(|disk| disk.id == leaving.id);
-        match state.map(|disk| disk.state.as_str()) {
+        let now = status.disks.into_iter().find(|disk| disk.id == leaving.id);
+        match now.as_ref().map(|disk| disk.state.as_str()) {
             Some("removed") | None => {
                 bar.finish_and_clear();
-                return out::print(&format!("{}: it is safe to unplug\n", leaving.path));
+                return Ok(now.unwrap_or(leaving));
             }
             Some("healthy" | "full") => {
                 bar.finish_and_clear();

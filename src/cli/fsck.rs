@@ -4,6 +4,7 @@ use super::{format, out, paths};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::mountd::daemon::refuse_if_served;
+use crate::mountd::mount::mounted;
 use crate::volume::fsck::{FsckReport, check_in};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -47,7 +48,16 @@ impl Fsck {
         let directories = self.targets.iter().all(|target| Path::new(target).is_dir());
         if !directories {
             return match self.targets.as_slice() {
-                [target] => paths::read_config(target),
+                [target] => {
+                    let mount = mounted()?.into_iter().find(|mount| mount.source == *target);
+                    match (paths::read_config(target), mount) {
+                        (Err(_elsewhere), Some(mount)) => Err(Error::refused(format!(
+                            "volume {target} is mounted on {}: unmount it first, and give the path of its configuration",
+                            mount.directory.display()
+                        ))),
+                        (config, _mount) => config,
+                    }
+                }
                 _ => Err(Error::refused("give one volume, or the directories of all its disks")),
             };
         }

@@ -271,6 +271,6 @@ impl Server {
 async fn is_silent(unmounted: &OnceCell<Result<()>>) {
     tokio::time::sleep(END_PATIENCE).await;
     if unmounted.get().is_some() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

@@ -232,6 +232,8 @@ impl Volume {
     pub(super) fn disk_statuses(&self, log: &[DiskId]) -> Vec<DiskStatus> {
         let members = self.log.members();
         let states = self.disks.states().into_iter();
+        let held =
+            self.rebalance.is_paused().then(|| "it is held: ironfs jobs --resume rebalance".into());
         let shown = states.filter(|status| members.member(status.id).is_some()).map(|status| {
             let member = members.member(status.id).map(|member| member.state);
             let (state, reason) = match (&status.state, member) {
@@ -239,7 +241,7 @@ impl Volume {
                 (DiskState::Down(reason), Some(MemberState::Out)) => ("out", Some(reason.clone())),
                 (_, Some(MemberState::Out)) => ("out", None),
                 (DiskState::Down(reason), _) => ("down", Some(reason.clone())),
-                (_, Some(MemberState::Draining)) => ("draining", None),
+                (_, Some(MemberState::Draining)) => ("draining", held.clone()),
                 (DiskState::Suspect, _) => ("suspect", Some("it is slow to answer".into())),
                 (DiskState::Healthy, _) if status.full => ("full", None),
                 (DiskState::Healthy, _) => ("healthy", None),

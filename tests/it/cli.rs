@@ -547,6 +547,8 @@ fn a_second_mount_is_refused_at_once_with_the_pid() {
     let said = fail(&mut second, 2);
     assert!(said.contains(&format!("pid {}", volume.pid())), "{said}");
     assert!(start.elapsed() < Duration::from_secs(5), "refused after {:?}", start.elapsed());
+    let said = fail(ironfs().arg("fsck").arg(&volume.name), 2);
+    assert!(said.contains("is mounted on"), "its configuration is elsewhere: {said}");
     let said = fail(ironfs().arg("fsck").arg(volume.config()), 2);
     assert!(said.contains(&format!("pid {}", volume.pid())), "{said}");
     volume.umount();

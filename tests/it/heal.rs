@@ -1,14 +1,18 @@
 //! Redundancy that comes back by itself: nothing here asks for a repair.
 
 use crate::loss::{check_files, drop_caches, fsynced_write, write_files};
-use crate::real::{Volume, fail, ironfs, pattern, succeed, wait};
+use crate::real::{DEADLINE, Volume, fail, ironfs, pattern, succeed, wait};
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Waits until no stripe may lose fewer than `margin` shards.
 fn wait_margin(volume: &Volume, margin: &str) {
-    volume.wait_status("every stripe has its full margin", |status| {
+    wait_margin_for(DEADLINE, volume, margin);
+}
+
+fn wait_margin_for(deadline: Duration, volume: &Volume, margin: &str) {
+    volume.wait_status_for(deadline, "every stripe has its full margin", |status| {
         let margins = status["stripes_by_margin"].as_object().unwrap();
         !margins.is_empty() && margins.keys().all(|found| found == margin)
     });
@@ -158,7 +162,8 @@ fn a_repair_without_room_goes_on_when_there_is_some() {
         fs::remove_file(path).unwrap();
     }
     volume.remount();
-    wait_margin(&volume, "2");
+    // On a slow machine three attempts have failed by now, and the next is due 40 s after the last.
+    wait_margin_for(Duration::from_secs(80), &volume, "2");
     drop_caches();
     check_files(&volume.mnt());
     for (number, path) in kept {

@@ -149,13 +149,23 @@ impl Volume {
 
     /// Waits until `status` satisfies `condition`.
     pub(crate) fn wait_status(&self, what: &str, condition: impl Fn(&serde_json::Value) -> bool) {
+        self.wait_status_for(DEADLINE, what, condition);
+    }
+
+    /// As `wait_status`, with a deadline of its own.
+    pub(crate) fn wait_status_for(
+        &self,
+        deadline: Duration,
+        what: &str,
+        condition: impl Fn(&serde_json::Value) -> bool,
+    ) {
         let start = Instant::now();
         loop {
             let status = self.status();
             if condition(&status) {
                 return;
             }
-            assert!(start.elapsed() < DEADLINE, "waited in vain: {what}: {status}");
+            assert!(start.elapsed() < deadline, "waited in vain: {what}: {status}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
