@@ -13,6 +13,7 @@ use crate::volume::status::Status;
 use crate::volume::{Volume, VolumeOptions, World};
 use fuser::{Session, SessionACL};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,30 +105,40 @@ async fn serve_on(request: ServeRequest, ready: impl FnOnce(&Ready)) -> Result<(
 
 /// Refuses a volume that another process serves. One whose server is just ending has no mount any more: it is waited for,
 /// as what it writes out must be on the disks first, and as it may have given up their locks with disks that are away.
-/// A server that died does not answer.
+/// Nobody listens for one that died.
 ///
 /// Errors: `Refused`, naming the process.
 pub async fn refuse_if_served(name: &str, socket: &Path) -> Result<()> {
     let deadline = Instant::now() + END_WAIT;
-    loop {
-        let status = admin::client::get::<Status>(socket, "/status");
-        let Ok(Ok(status)) = tokio::time::timeout(ANSWER_WAIT, status).await else {
-            return Ok(());
-        };
-        let pid = status.pid.unwrap_or_default();
-        if let Some(mount) = mount::mounted()?.into_iter().find(|mount| mount.source == name) {
-            return Err(Error::refused(format!(
-                "volume {name} is mounted on {}, served by pid {pid}: unmount it first",
-                mount.directory.display()
-            )));
-        }
-        if Instant::now() >= deadline {
-            return Err(Error::refused(format!(
-                "volume {name} is being unmounted, and pid {pid} has to write out what is dirty: wait for it"
-            )));
+    while UnixStream::connect(socket).is_ok() {
+        let mount = mount::mounted()?.into_iter().find(|mount| mount.source == name);
+        let late = Instant::now() >= deadline;
+        // One that is being killed may still listen for a moment, and its mount stays.
+        let pid = if mount.is_some() || late { pid_of(socket).await } else { None };
+        if pid.is_some() || late {
+            let who = pid.map_or_else(
+                || "a process that does not answer".into(),
+                |pid| format!("pid {pid}"),
+            );
+            return Err(Error::refused(match mount {
+                Some(mount) => format!(
+                    "volume {name} is mounted on {}, served by {who}: unmount it first",
+                    mount.directory.display()
+                ),
+                None => format!(
+                    "volume {name} is being unmounted, and {who} has to write out what is dirty: wait for it"
+                ),
+            }));
         }
         tokio::time::sleep(END_LOOK).await;
     }
+    Ok(())
+}
+
+/// The process that answers at `socket`.
+async fn pid_of(socket: &Path) -> Option<u32> {
+    let status = admin::client::get::<Status>(socket, "/status");
+    tokio::time::timeout(ANSWER_WAIT, status).await.ok()?.ok()?.pid
 }
 
 /// Mounts, and serves until the mount is gone.

@@ -303,9 +303,11 @@ impl Volume {
     /// Errors: what is lost, and why; all files are closed then, too.
     pub async fn shutdown(&self) -> Result<()> {
         self.keepers.work.stop().await;
-        let written = self.fs.shutdown().await.or_else(|error| self.is_lost(&error));
+        let written = self.write_out().await;
         self.keepers.looks.stop().await;
-        let closed = self.log.shutdown().await.or_else(|error| self.is_lost(&error));
+        let closed = self.log.shutdown().await;
+        // Only now it is certain what has become durable.
+        let ended = written.and(closed).or_else(|error| self.is_lost(&error));
         for (id, store) in self.peers.stores() {
             if let Some(handle) = self.disks.get(id) {
                 let closing = handle.queue.run(move || {
@@ -318,15 +320,35 @@ impl Volume {
             }
         }
         self.release_disks().await;
-        written.and(closed)
+        ended
     }
 
-    /// What cannot be made durable any more because of `reason`; it was not synced.
+    /// Makes everything durable, or as much as can be: what cannot be written in one class, or of one file, keeps no other
+    /// back.
+    ///
+    /// Errors: why something cannot.
+    async fn write_out(&self) -> Result<()> {
+        let written = self.fs.shutdown().await;
+        let log = self.log.status();
+        if written.is_err()
+            && log.waiting.is_none()
+            && log.read_only.is_none()
+            && let Err(error) = self.data.write_out_each().await
+        {
+            tracing::warn!("write out file by file: {error}");
+        }
+        if written.is_ok() && self.data.total_dirty_bytes() > 0 {
+            return Err(Error::unavailable("the mount has become read-only before"));
+        }
+        written
+    }
+
+    /// What is not durable and never will be, because of `reason`; it was not synced.
     ///
     /// Errors: the sentence that says so, unless it is nothing.
     fn is_lost(&self, reason: &Error) -> Result<()> {
         let (bytes, log) = (self.data.total_dirty_bytes(), self.log.status());
-        let changes = log.applied.get().saturating_sub(log.durable.get());
+        let changes = log.applied.get().saturating_sub(log.durable.get()) + self.fs.late() as u64;
         if bytes == 0 && changes == 0 {
             tracing::warn!(
                 "the volume was not closed in order, which the next mount makes up for: {reason}"

@@ -77,7 +77,9 @@ async fn exchange<T: DeserializeOwned>(
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|error| wrong(&error))?;
         let status = response.status();
-        begun()?;
+        if status.is_success() {
+            begun()?;
+        }
         let body = http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX)
             .collect()
             .await

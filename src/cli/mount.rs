@@ -11,6 +11,7 @@ use std::cell::OnceCell;
 use std::convert::Infallible;
 use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -210,7 +211,7 @@ impl Server {
     ///
     /// Errors: that of unmounting; what is lost of what was written.
     async fn end(&self, unmount: impl Fn() -> Result<()>) -> Result<()> {
-        let unmounted = OnceCell::new();
+        let (unmounted, inode) = (OnceCell::new(), self.inode());
         // Asked before the mount is gone: the server may end at once.
         let first = tokio::select! {
             biased;
@@ -229,8 +230,8 @@ impl Server {
                 self.ended(|| Ok(())).await
             }
         };
-        // It gives its disks back before the socket is gone.
-        while UnixStream::connect(&self.socket).is_ok() {
+        // It gives its disks back before the socket is gone. Another server may make its own at once.
+        while self.inode() == inode && UnixStream::connect(&self.socket).is_ok() {
             tokio::time::sleep(END_LOOK).await;
         }
         match ended {
@@ -241,6 +242,11 @@ impl Server {
                 self.log.display()
             ))),
         }
+    }
+
+    /// Tells its socket from that of another server.
+    fn inode(&self) -> Option<u64> {
+        std::fs::metadata(&self.socket).ok().map(|meta| meta.ino())
     }
 
     /// How the server has ended; calls `begun` once it has heard the question.
@@ -255,8 +261,9 @@ impl Server {
     /// Says what a server that does not end is waiting for.
     async fn tell_waits(&self) -> Infallible {
         tokio::time::sleep(END_PATIENCE).await;
-        let status = client::get::<Status>(&self.socket, "/status").await.ok();
-        let waiting = status.filter(|status| status.state == "waiting");
+        let status = client::get::<Status>(&self.socket, "/status");
+        let status = tokio::time::timeout(END_PATIENCE, status).await;
+        let waiting = status.ok().and_then(Result::ok).filter(|status| status.state == "waiting");
         out::tell(&match waiting.and_then(|status| status.problems.into_iter().next()) {
             Some(problem) => format!(
                 "{problem}; what was not synced is lost if they do not come back within `outage_s`"

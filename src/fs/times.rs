@@ -70,6 +70,12 @@ impl Fs {
         self.late_times().entry(node.ino).or_insert_with(|| Arc::clone(node));
     }
 
+    /// Files whose times of change are not yet in the metadata.
+    pub fn late(&self) -> usize {
+        let nodes: Vec<Arc<Node>> = self.late_times().values().cloned().collect();
+        nodes.iter().filter(|node| node.locked().times_dirty).count()
+    }
+
     fn late_times(&self) -> MutexGuard<'_, HashMap<Ino, Arc<Node>>> {
         self.late_times.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -107,7 +107,7 @@ impl Volume {
     pub(super) fn advice(&self, seen: &Seen<'_>) -> Advice {
         let (log, mut advice) = (seen.log, Advice::default());
         let changes = log.read_only.is_none() && !self.fs.read_only();
-        let readable = seen.census.is_none_or(|census| census.unreadable() == 0);
+        let readable = seen.census.is_none_or(|census| census.unreadable() == census.lost);
         advice.of_changes(seen, self.options.read_only);
         advice.of_disks(seen, changes && log.waiting.is_none() && readable);
         let copies = self.log_disks(log).count();

@@ -58,11 +58,19 @@ impl Census {
 }
 
 /// Which disks may have good shards.
-struct Places {
+pub(super) struct Places {
     /// In use.
     here: BTreeSet<DiskId>,
     /// Left for good: what they hold does not come back.
     left: BTreeSet<DiskId>,
+}
+
+impl Places {
+    /// Whether a stripe of which `bad` are noted cannot be read though all disks were back.
+    pub(super) fn is_lost(&self, record: &StripeRecord, bad: u64) -> bool {
+        let hoped = good_disks(record, bad, |disk| !self.left.contains(&disk)).count();
+        hoped < usize::from(record.class.scheme.k())
+    }
 }
 
 /// What a census was true for.
@@ -116,8 +124,7 @@ pub(super) fn good_disks(
 impl Census {
     fn add(&mut self, record: &StripeRecord, bad: u64, places: &Places) {
         let good = good_disks(record, bad, |disk| places.here.contains(&disk)).count();
-        let hoped = good_disks(record, bad, |disk| !places.left.contains(&disk)).count();
-        self.lost += u64::from(hoped < usize::from(record.class.scheme.k()));
+        self.lost += u64::from(places.is_lost(record, bad));
         let count = i64::try_from(good).unwrap_or(i64::MAX);
         let margin = count - i64::from(record.class.scheme.k());
         *self.margins.entry(margin).or_default() += 1;
@@ -233,7 +240,7 @@ impl Volume {
         Ok(State { applied: view.applied()?, epoch: self.log.epoch(), disks })
     }
 
-    fn places(&self) -> Places {
+    pub(super) fn places(&self) -> Places {
         let members = self.log.members();
         let left = members.disks.iter().filter(|member| member.state == MemberState::Removed);
         Places {

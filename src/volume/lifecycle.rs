@@ -60,6 +60,8 @@ impl Volume {
         self.check_unneeded(&member, losing)?;
         let old = member.disk;
         self.take_in(new, Some(old), allow_same_device).await?;
+        // Another disk may have gone meanwhile.
+        self.check_unneeded(&member, losing)?;
         self.let_go(old, "it was replaced").await?;
         self.repair_run().await
     }
@@ -114,7 +116,7 @@ impl Volume {
     ///
     /// Error: the member list could not be changed.
     pub(super) async fn release_drained(&self) -> Result<()> {
-        if self.fs.read_only() {
+        if self.fs.read_only() || self.log.status().waiting.is_some() {
             return Ok(());
         }
         let draining = |member: &&Member| member.state == MemberState::Draining;
@@ -291,12 +293,15 @@ impl Volume {
         )))
     }
 
-    /// How many stripes cannot be read without the shards that are on `disk`.
+    /// How many stripes cannot be read without the shards that are on `disk`. Those that are lost anyway need none.
     fn stripes_needing(&self, disk: DiskId) -> Result<u64> {
-        let noted = self.noted()?;
+        let (noted, places) = (self.noted()?, self.places());
         let mut needing = 0;
         self.each_stripe(|record| {
             let bad = noted.get(&record.id).copied().unwrap_or(0);
+            if places.is_lost(record, bad) {
+                return;
+            }
             let is_good = |index: ShardIndex| !record.is_missing(index) && bad >> index.0 & 1 == 0;
             let mut there = record.shards().zip(&record.disks).filter(|(_index, on)| **on == disk);
             let without = there

@@ -219,12 +219,18 @@ impl Repair {
             Error::new(ErrorKind::Posix(Posix::NotFound), context)
         })?;
         report.add(&outcome);
+        self.forget_noted(id, &outcome).await?;
+        Ok(report)
+    }
+
+    /// A stripe that is whole now has nothing noted.
+    async fn forget_noted(&self, id: StripeId, outcome: &Outcome) -> Result<()> {
         if outcome.failures.is_empty() && self.view()?.repair(id)?.is_some() {
             let (good, time) = (u64::MAX, (self.now)());
             let note = Command::NoteRepair { stripe: id, good, retry: None, time };
             self.restorer.meta.propose(note).await?;
         }
-        Ok(report)
+        Ok(())
     }
 
     /// Moves a shard, in turn with repairs of its stripe. Answers false if the stripe has changed meanwhile. Must not be
@@ -288,7 +294,11 @@ impl Repair {
                 // A noted shard may look good from its footer.
                 let noted = self.view()?.repair(record.id)?.is_some_and(|entry| entry.bad != 0);
                 let depth = if noted { Depth::Deep } else { depth };
-                self.restore(record.id, depth, Scope::All, None).await
+                let outcome = self.restore(record.id, depth, Scope::All, None).await?;
+                if let Some(outcome) = &outcome {
+                    self.forget_noted(record.id, outcome).await?;
+                }
+                Ok::<_, Error>(outcome)
             });
             let mut repairs = stream::iter(repairs).buffer_unordered(self.concurrency);
             while let Some(outcome) = repairs.next().await {

@@ -304,6 +304,14 @@ fn without_any_log_disk_changes_wait_fail_and_go_on_with_them() {
     volume.fsck();
 }
 
+/// The disks with the log, and the others.
+fn by_log(volume: &Volume) -> (Vec<usize>, Vec<usize>) {
+    let status = volume.status();
+    let log = status["log"]["disks"].as_array().unwrap();
+    let keeps_log = |disk: &usize| log.iter().any(|id| id.as_u64() == Some(*disk as u64 + 1));
+    (0..volume.disks.len()).partition(keeps_log)
+}
+
 fn is_mounted(directory: &Path) -> bool {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     mounts.contains(directory.to_str().unwrap())
@@ -358,6 +366,32 @@ fn an_unmount_waits_for_disks_and_tells_what_is_lost() {
     rename_all(false);
     volume.mount();
     assert!(fs::read(volume.mnt().join("kept")).unwrap() == pattern(3, 3_000_000));
+    volume.umount();
+    volume.fsck();
+}
+
+#[test]
+fn a_class_that_cannot_be_written_keeps_no_other_back() {
+    let volume = Volume::format("6+2", 8);
+    volume.set_limit("outage_s", 60, 4);
+    volume.mount();
+    let narrow = volume.mnt().join("narrow");
+    fs::create_dir(&narrow).unwrap();
+    succeed(ironfs().args(["class", "set"]).arg(&narrow).arg("3+2"));
+    let (_log, mut others) = by_log(&volume);
+    others.truncate(3);
+    let aside = |disk: usize| volume.root().join(format!("aside{disk}"));
+    fs::write(volume.mnt().join("wide"), pattern(1, 3_000_000)).unwrap();
+    fs::write(narrow.join("f"), pattern(2, 3_000_000)).unwrap();
+    volume.stopped(|| {
+        others.iter().for_each(|disk| fs::rename(&volume.disks[*disk], aside(*disk)).unwrap());
+    });
+    volume.wait_status("too few are left for the class", |status| status["state"] == "waiting");
+    let said = fail(ironfs().arg("umount").arg(volume.mnt()), 1);
+    assert!(said.contains("is lost, 3000000 bytes of data and 0 changes"), "{said}");
+    others.iter().for_each(|disk| fs::rename(aside(*disk), &volume.disks[*disk]).unwrap());
+    volume.mount();
+    assert!(fs::read(narrow.join("f")).unwrap() == pattern(2, 3_000_000));
     volume.umount();
     volume.fsck();
 }
@@ -453,10 +487,7 @@ fn disks_that_stripes_need_are_let_go_only_when_told_so() {
     volume.mount();
     write_files(&volume.mnt());
     volume.sync();
-    let status = volume.status();
-    let log = status["log"]["disks"].as_array().unwrap();
-    let keeps_log = |disk: &usize| log.iter().any(|id| id.as_u64() == Some(*disk as u64 + 1));
-    let (log, others): (Vec<usize>, Vec<usize>) = (0..6).partition(keeps_log);
+    let (log, others) = by_log(&volume);
     let [first, second, third] = others.try_into().unwrap();
     let place = |disk: usize| volume.root().join(format!("aside{disk}"));
     let away = |disk: usize| fs::rename(&volume.disks[disk], place(disk)).unwrap();
@@ -521,4 +552,10 @@ fn disks_that_stripes_need_are_let_go_only_when_told_so() {
     assert_eq!(error.raw_os_error(), Some(libc::EIO));
     assert_eq!(fs::read(volume.mnt().join("f0")).unwrap(), pattern(0, SIZES[0]));
     fsynced_write(&volume.mnt().join("after"), &pattern(9, 3_000_000));
+
+    // What is lost anyway holds no disk.
+    let said = fail(&mut replace(log[0], &[]), 1);
+    assert!(said.contains("good shards, 4 needed"), "{said}");
+    drop_caches();
+    assert!(fs::read(volume.mnt().join("after")).unwrap() == pattern(9, 3_000_000));
 }

@@ -6,6 +6,7 @@ use crate::error::{Error, Posix, Result};
 use crate::fs::node::Node;
 use crate::limits::{CHUNK_BYTES, INLINE_BYTES_MAX, SEGMENT_BYTES};
 use crate::meta::command::{Answer, Command, FileUpdate, HotExtent, segment_address};
+use crate::net::Priority;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::types::{ClassId, Ino, Timestamp};
 use bytes::Bytes;
@@ -114,6 +115,30 @@ impl Data {
             }
         }
         self.meta.sync().await
+    }
+
+    /// Makes durable what can be, file by file, after all of them together failed. Waits for no disk.
+    ///
+    /// Error: the first of those that kept a file from being written.
+    pub async fn write_out_each(&self) -> Result<()> {
+        let nodes: Vec<_> = self.dirty_nodes().values().cloned().collect();
+        let mut done = Ok(());
+        for node in nodes {
+            let class = node.locked().inode.class;
+            let written = match self.may_place(class) {
+                Ok(()) => self.flush_node(&node, How::Stripes).await,
+                Err(error) => Err(error),
+            };
+            done = done.and(written);
+        }
+        done.and(self.meta.sync().await)
+    }
+
+    /// Whether enough disks are in use for a stripe of the class.
+    fn may_place(&self, id: ClassId) -> Result<()> {
+        let class = self.meta.view()?.class(id)?;
+        let class = class.ok_or_else(|| Error::corrupt(format!("class {id} is not defined")))?;
+        self.placer.target(id, class, Priority::Sync).map(drop)
     }
 
     /// Flushes one node completely, as it is now.
