@@ -196,7 +196,7 @@ fn all_nodes_may_move_at_once() {
     cluster.volume.wait_status("changes wait", |status| status["state"] == "waiting");
     cluster.nodes.iter_mut().for_each(Node::start);
     let word = |node: &Node| format!("{}={}", node.name, node.address);
-    let said = fail(&mut add(&cluster.volume, &word(&cluster.nodes[0])), 2);
+    let said = fail(&mut add(&cluster.volume, &word(&cluster.nodes[0])), 1);
     assert!(said.contains("is looked for at") && said.contains("waits for disks"), "{said}");
     for node in &cluster.nodes[1..] {
         // Enough may be back by then.
@@ -219,11 +219,12 @@ fn all_nodes_may_move_at_once() {
 #[test]
 fn who_is_not_the_node_does_not_join() {
     let cluster = three_and_one();
-    let refuses = |volume: &Volume, word: &str, says: &str| {
-        let said = fail(&mut add(volume, word), 2);
+    let fails = |volume: &Volume, word: &str, code: i32, says: &str| {
+        let said = fail(&mut add(volume, word), code);
         assert!(said.contains(says), "{word}: {said}");
         assert_eq!(said.trim_end().lines().count(), 1, "{word}: one sentence: {said}");
     };
+    let refuses = |volume: &Volume, word: &str, says: &str| fails(volume, word, 2, says);
     let (volume, root) = (&cluster.volume, cluster.volume.root());
     refuses(volume, "n3=", "is no address");
     refuses(volume, "n3=a b", "is no address");
@@ -232,7 +233,7 @@ fn who_is_not_the_node_does_not_join() {
     refuses(volume, &format!("n4={address}"), "not valid for name \"n4\"");
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let word = format!("n3={}", silent.local_addr().unwrap());
-    refuses(volume, &word, "no answer for 3s: start ironfs-shardd there, or correct the address");
+    fails(volume, &word, 1, "no answer for 3s: start ironfs-shardd there, or correct the address");
     // A certificate of the authority for something else.
     ca(root, &["issue", "--role", "client", "--name", "n5"]);
     let dirs = vec![root.join("own")];
