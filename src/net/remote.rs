@@ -15,6 +15,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::runtime::{Handle, Runtime};
 
@@ -148,6 +149,15 @@ async fn served_by(link: &Link) -> Result<Served> {
     }
 }
 
+/// The host of an address (`host:port`), unless that is loopback.
+fn machine_at(address: &str) -> Option<&str> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _port)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback =
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    (!is_loopback).then_some(host)
+}
+
 impl Drop for Nodes {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
@@ -168,6 +178,10 @@ pub(super) struct QuicWay {
 impl Way for QuicWay {
     fn node(&self) -> &str {
         self.link.name()
+    }
+
+    fn machine(&self) -> Option<&str> {
+        machine_at(self.link.address())
     }
 
     fn call(&self, order: Order) -> BoxFuture<'_, Result<Answer>> {

@@ -20,6 +20,9 @@ pub trait Way: Send + Sync + fmt::Debug {
     /// Name of the node.
     fn node(&self) -> &str;
 
+    /// What tells the machine of the node from others; `None` if it is this one. Nodes of one machine may share devices.
+    fn machine(&self) -> Option<&str>;
+
     /// Sends a request and waits for the answer; the caller sets the limit of time. May be cancelled.
     ///
     /// Errors: what the node answers; `Unavailable` if it does not.

@@ -348,6 +348,10 @@ impl Way for Wire {
         &self.name
     }
 
+    fn machine(&self) -> Option<&str> {
+        Some(&self.name)
+    }
+
     fn call(&self, order: Order) -> BoxFuture<'_, Result<Answer>> {
         Box::pin(async move {
             let delay = self.bus.delay(self.fault()?);

@@ -41,4 +41,5 @@ mod room;
 mod sim;
 mod takeover;
 mod tidy;
+mod up;
 mod work;

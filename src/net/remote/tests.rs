@@ -1,4 +1,4 @@
-use super::Nodes;
+use super::{Nodes, machine_at};
 use crate::error::ErrorKind;
 use crate::net::authority::Role;
 use crate::net::quic::tests::Node;
@@ -68,5 +68,17 @@ async fn a_look_at_an_address_takes_nobody_for_the_node_who_is_not() {
     assert!(nodes.addresses().is_empty(), "to look is not to learn");
     for node in [alpha, client, foreign] {
         node.end().await;
+    }
+}
+
+#[test]
+fn nodes_on_loopback_are_on_this_machine() {
+    for address in ["127.0.0.1:7440", "127.3.0.1:1", "[::1]:7440", "localhost:7440"] {
+        assert_eq!(machine_at(address), None, "{address}");
+    }
+    for (address, host) in
+        [("10.0.0.2:7440", "10.0.0.2"), ("[fd00::2]:7440", "fd00::2"), ("attic:7440", "attic")]
+    {
+        assert_eq!(machine_at(address), Some(host), "{address}");
     }
 }
