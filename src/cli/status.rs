@@ -119,6 +119,8 @@ fn milliseconds(value: Option<f64>) -> String {
 }
 
 /// Show space by class: what can be written, after redundancy and reserve
+///
+/// Classes share the disks: what one of them takes is missing to all, so USED is what the volume takes.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  ironfs df media\n  ironfs df /mnt/media --json")]
 pub(super) struct Df {

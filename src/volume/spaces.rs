@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::config::labels::Labels;
 use crate::disk::Space;
 use crate::disk::set::DiskSet;
+use crate::erasure::Scheme;
 use crate::error::{Error, Posix, Result};
 use crate::fs::statfs::{SpaceForClass, SpaceSource};
 use crate::meta::client::MetaClient;
@@ -192,7 +193,8 @@ impl Spaces {
     }
 }
 
-/// Room in shares that are in use now: while there are fewer than the scheme has shards, stripes take them all.
+/// Room in shares that are in use now: while there are fewer than the scheme has shards, stripes take them all. Where too
+/// few are in use for a stripe there is no more of it than what is written.
 fn room(standing: &[(Share, Labels)], class: &Class, totals: &Totals) -> SpaceForClass {
     let allowed = standing.iter().filter(|(_share, labels)| class.placement.allows(labels));
     let (shares, labels): (Vec<Share>, Vec<Labels>) = allowed.cloned().unzip();
@@ -215,8 +217,12 @@ fn room(standing: &[(Share, Labels)], class: &Class, totals: &Totals) -> SpaceFo
         capacity(false, &|share| free(share).saturating_sub(share.reserved_bytes))
             .saturating_sub(totals.reserved_bytes)
     };
+    let total_bytes = match capacity(true, &|share| share.total_bytes) {
+        0 => payload_of(totals.stripe_bytes, class.scheme),
+        total_bytes => total_bytes,
+    };
     SpaceForClass {
-        total_bytes: capacity(true, &|share| share.total_bytes),
+        total_bytes,
         free_bytes: capacity(false, &free),
         available_bytes: for_users(&free),
         writable_bytes: for_users(&|share| share.free_bytes),
@@ -224,6 +230,11 @@ fn room(standing: &[(Share, Labels)], class: &Class, totals: &Totals) -> SpaceFo
             share.free_bytes.saturating_sub(share.reserved_bytes / 2)
         }),
     }
+}
+
+/// Payload of stripes whose shards have so many bytes, as if all were of one scheme.
+fn payload_of(stripe_bytes: u64, scheme: Scheme) -> u64 {
+    stripe_bytes / u64::from(scheme.n()) * u64::from(scheme.k())
 }
 
 impl Room for Spaces {
