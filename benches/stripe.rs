@@ -10,6 +10,7 @@ use ironfs::limits::{SEGMENT_BYTES, SEGMENTS_PER_CHUNK};
 use ironfs::net::Priority;
 use ironfs::shard::serve::LocalPeers;
 use ironfs::shard::store::{ShardStore, StoreLimits};
+use ironfs::stripe::flight::Flights;
 use ironfs::stripe::writer::{NewSegment, StripeWriter, Target};
 use ironfs::types::{
     ChunkIndex, ClassId, DiskId, Epoch, Ino, NodeId, SegmentAddress, SegmentIndex, StripeId,
@@ -55,6 +56,7 @@ fn write(criterion: &mut Criterion) {
     let target = Target {
         // Always the same stripe: each replaces the one before, so the bench needs little space.
         id: StripeId(1),
+        flight: Flights::default().begin(StripeId(1)),
         class_id: ClassId(1),
         class: "4+2".parse().expect("a class"),
         epoch: Epoch(1),

@@ -34,6 +34,11 @@ pub trait Log: Send + Sync + Debug {
     /// Answers when all that was proposed before this call is durable on all current log disks.
     fn sync(&self) -> BoxFuture<'_, Result<()>>;
 
+    /// Answers when all that was proposed before this call, by whoever waits for it or not, is applied or never will be.
+    ///
+    /// Errors: `Unavailable` if something of it waits for disks; `ReadOnly` if the log has stopped.
+    fn settle(&self) -> BoxFuture<'_, Result<()>>;
+
     /// Everything before this position is durable.
     fn durable(&self) -> LogPosition;
 

@@ -1,6 +1,7 @@
 //! Stripes: immutable objects that hold segments of files as frames, coded into shards. Writes and reads them;
 //! never commits: a writer returns a record that its caller commits.
 
+pub mod flight;
 pub mod frame;
 pub mod layout;
 pub mod pack;

@@ -76,6 +76,11 @@ impl MetaClient {
         self.log.sync().await
     }
 
+    /// As `Log::settle`.
+    pub async fn settle(&self) -> Result<()> {
+        self.log.settle().await
+    }
+
     /// Everything before this position is applied.
     pub fn applied(&self) -> LogPosition {
         self.log.applied()

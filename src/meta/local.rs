@@ -282,6 +282,15 @@ impl Log for LocalLog {
         })
     }
 
+    fn settle(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.shared.check_running()?;
+            let _gate = self.shared.gate.lock().await;
+            self.apply_waiting().await?;
+            self.shared.check_none_deferred()
+        })
+    }
+
     fn durable(&self) -> LogPosition {
         position(&self.shared.durable)
     }

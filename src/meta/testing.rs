@@ -83,6 +83,10 @@ impl Log for MemLog {
         Box::pin(async { Ok(()) })
     }
 
+    fn settle(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn durable(&self) -> LogPosition {
         self.store.applied()
     }

@@ -11,6 +11,7 @@ use crate::net::gather::NodeAddress;
 use crate::net::{Operation, Peers, Priority, Request, Response, Seal, ShardHeader, ShardKey};
 use crate::shard::serve::LocalPeers;
 use crate::shard::store::{ShardStore, StoreLimits};
+use crate::stripe::flight::Flights;
 use crate::stripe::reader::{Finding, Members, Piece, Presence, StripeReader};
 use crate::stripe::writer::{NewSegment, StripeWriter, Target, Written};
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -140,6 +141,7 @@ impl Cluster {
     pub(super) fn target(&self, class: &str) -> Target {
         Target {
             id: StripeId::new(Incarnation(1), 5),
+            flight: Flights::default().begin(StripeId::new(Incarnation(1), 5)),
             class_id: ClassId(1),
             class: class.parse::<Class>().unwrap(),
             epoch: Epoch(3),

@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::extent::FrameRef;
 use crate::metrics::CodingMetrics;
 use crate::net::{Peers, Priority, Seal, ShardHeader, ShardKey};
+use crate::stripe::flight::Flight;
 use crate::stripe::layout::{NO_DISK, StripeRecord};
 use crate::stripe::payload::Payload;
 use crate::stripe::put::Channel;
@@ -31,6 +32,8 @@ pub struct NewSegment {
 pub struct Target {
     /// Fresh stripe id.
     pub id: StripeId,
+    /// Says that it is on its way.
+    pub flight: Arc<Flight>,
     /// Class of the data.
     pub class_id: ClassId,
     /// Its policy.
@@ -65,6 +68,8 @@ pub trait Placer: Send + Sync + std::fmt::Debug {
 pub struct Written {
     /// Record to commit.
     pub record: StripeRecord,
+    /// To be held until the log has answered the commit: without it the shards are orphans.
+    pub flight: Arc<Flight>,
     /// Frame of each segment; slot i holds segment i.
     pub frames: Vec<FrameRef>,
 }
@@ -156,7 +161,7 @@ impl StripeWriter {
                 .collect(),
             disks: progress.disks,
         };
-        Ok(Written { record, frames })
+        Ok(Written { record, flight: target.flight, frames })
     }
 
     /// Puts all shards, those that fail once more on the spare disks, until these are used up.

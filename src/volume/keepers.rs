@@ -132,8 +132,10 @@ impl Volume {
             ..PackLimits::default()
         };
         let moves = self.metrics.moves.clone();
+        let flights = placer.flights().clone();
         let mover = Mover { reader: reader.clone(), writer, placer, moves };
-        let orphans = Arc::new(Orphans::new(meta(), shards.clone(), incarnation, complete));
+        let orphans = Orphans::new(meta(), shards.clone(), flights, (incarnation, complete));
+        let orphans = Arc::new(orphans);
         let scrub_shards = shards.clone();
         let inventory = Inventory::new(meta(), shards.clone(), self.repair.clone());
         let inventory = Arc::new(inventory);

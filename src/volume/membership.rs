@@ -10,6 +10,7 @@ use crate::net::Priority;
 use crate::net::gather::NodeAddress;
 use crate::net::remote::Nodes;
 use crate::placement::{Candidate, Ring};
+use crate::stripe::flight::Flights;
 use crate::stripe::layout::StripeRecord;
 use crate::stripe::reader::{Members, Presence};
 use crate::stripe::writer::{Placer, Target};
@@ -143,6 +144,7 @@ pub(super) struct RingPlacer {
     log: Arc<LocalLog>,
     incarnation: Incarnation,
     counter: AtomicU32,
+    flights: Flights,
     /// Node that is local.
     here: String,
     reserve_percent: u32,
@@ -193,10 +195,16 @@ impl RingPlacer {
             log,
             incarnation,
             counter: AtomicU32::new(0),
+            flights: Flights::default(),
             here: config.node.clone(),
             reserve_percent: config.limits.reserve_percent,
             rings: Mutex::default(),
         }
+    }
+
+    /// The stripes that are on their way.
+    pub(super) const fn flights(&self) -> &Flights {
+        &self.flights
     }
 
     /// The rings of a class: those that are held, unless the members or their room may have changed.
@@ -261,7 +269,8 @@ impl Placer for RingPlacer {
         found.sort_by_key(|found| (found.room != Room::Free, self.disks.is_suspect(found.disk)));
         let disks = choose(&found, class, priority)?;
         let disks = disks.into_iter().map(|disk| (HERE, disk)).collect();
-        Ok(Target { id, class_id, class, epoch: rings.epoch, disks, priority })
+        let flight = self.flights.begin(id);
+        Ok(Target { id, flight, class_id, class, epoch: rings.epoch, disks, priority })
     }
 
     fn home(&self, id: StripeId, class: Class) -> Vec<DiskId> {

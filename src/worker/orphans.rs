@@ -1,11 +1,15 @@
-//! Orphan collection: shards of earlier mounts that nothing names leave their disks: puts that never were committed,
-//! copies that repair has replaced, stripes that died while their disk was away. Knows no file.
+//! Orphan collection: shards that nothing names, nor will, leave their disks: puts that never were committed, copies that
+//! repair has replaced, stripes that died while their disk was away. Knows no file.
+//!
+//! What is on its way (`Flights`) is asked for after the shards are listed: a stripe of this mount that is not has had its
+//! commit proposed, or never will. Then the log settles, and the view shows that commit.
 
 use super::{Shards, Step, Worker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::client::MetaClient;
 use crate::meta::store::View;
 use crate::net::{ADOPT_PARTS, Operation, Response, ShardKey};
+use crate::stripe::flight::Flights;
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::types::{DiskId, Incarnation, StripeId};
 use futures_util::StreamExt;
@@ -25,6 +29,7 @@ const CONCURRENCY: usize = 8;
 pub struct Orphans {
     meta: MetaClient,
     shards: Shards,
+    flights: Flights,
     incarnation: Incarnation,
     complete: bool,
     disks: Mutex<BTreeMap<DiskId, Place>>,
@@ -40,10 +45,15 @@ enum Place {
 }
 
 impl Orphans {
-    /// Collects shards of mounts before `incarnation`, the present one. Unless the recovery of this mount saw the newest
-    /// epoch `complete`, nothing is ever collected: the metadata may not know a stripe that was committed.
-    pub fn new(meta: MetaClient, shards: Shards, incarnation: Incarnation, complete: bool) -> Self {
-        Self { meta, shards, incarnation, complete, disks: Mutex::default() }
+    /// Collects shards of mounts up to `incarnation`, the present one, but for `flights`. Unless the recovery of this mount
+    /// saw the newest epoch `complete`, nothing is ever collected: the metadata may not know a stripe that was committed.
+    pub fn new(
+        meta: MetaClient,
+        shards: Shards,
+        flights: Flights,
+        (incarnation, complete): (Incarnation, bool),
+    ) -> Self {
+        Self { meta, shards, flights, incarnation, complete, disks: Mutex::default() }
     }
 
     /// Goes through `disk` from its start: after the mount, and when it has come back.
@@ -66,7 +76,7 @@ impl Orphans {
 
     async fn collect(&self) -> Result<Step> {
         let Some((disk, place)) = self.disks().pop_first() else { return Ok(Step::Idle) };
-        if self.shards.node(disk).is_none() {
+        if self.is_gone(disk) {
             // It is requested again when it comes back.
             return Ok(Step::Busy);
         }
@@ -80,12 +90,18 @@ impl Orphans {
             Ok(None) => return Ok(Step::Busy),
             Ok(Some(next)) => *next,
             // The disk has just failed. Nothing else of it must hold up the others.
-            Err(error) if error.kind() == ErrorKind::Unavailable => return Ok(Step::Busy),
+            Err(error) if error.kind() == ErrorKind::Unavailable && self.is_gone(disk) => {
+                return Ok(Step::Busy);
+            }
             Err(_) => place,
         };
         // A request that came meanwhile goes before: it starts at the front.
         self.disks().entry(disk).or_insert(again);
         page.map(|_last| Step::Busy)
+    }
+
+    fn is_gone(&self, disk: DiskId) -> bool {
+        self.shards.node(disk).is_none()
     }
 
     async fn adopt(&self, disk: DiskId, part: u16) -> Result<Place> {
@@ -103,12 +119,17 @@ impl Orphans {
             other => return Err(Error::internal(format!("disk {disk}: a list gives {other:?}"))),
         };
         let Some(last) = keys.last().copied() else { return Ok(None) };
-        let older = |key: &ShardKey| key.stripe.incarnation() < self.incarnation;
+        let ended = |key: &ShardKey| {
+            key.stripe.incarnation() <= self.incarnation && !self.flights.contains(key.stripe)
+        };
         // Claimed before the view is taken: what repair has put and committed in between is named in that view, and
         // what it is about to put cannot be claimed.
-        let claims = keys.into_iter().filter(older);
+        let claims = keys.into_iter().filter(ended);
         let claims: Vec<_> =
             claims.filter_map(|key| Some((key, self.shards.claim(disk, key)?))).collect();
+        if claims.iter().any(|(key, _claim)| key.stripe.incarnation() == self.incarnation) {
+            self.meta.settle().await?;
+        }
         let orphans = {
             let view = self.meta.view()?;
             let dead = dead_among(&view, claims.iter().map(|(key, _claim)| key.stripe))?;
@@ -121,6 +142,10 @@ impl Orphans {
             orphans
         };
         let count = orphans.len();
+        if count > 0 {
+            // A power cut must not bring back a state that names them.
+            self.meta.sync().await?;
+        }
         let removals = orphans.into_iter().map(|(key, claim)| async move {
             let result = self.shards.call(disk, Operation::Delete(key)).await;
             drop(claim);

@@ -1,6 +1,7 @@
 //! A small volume in memory for the tests of workers: simulated disks, a real state, stripes on them.
 
 use super::clean::Room;
+use super::orphans::Orphans;
 use super::rebalance::{Rebalance, RebalanceParts};
 use super::repair::{Attempt, Journal, Now, Repair, RepairParts};
 use super::throttle::{Caps, Throttle};
@@ -22,6 +23,7 @@ use crate::meta::testing::MemLog;
 use crate::net::{Operation, Peers, Priority, Request, Response, ShardKey};
 use crate::shard::serve::LocalPeers;
 use crate::shard::store::{ShardStore, StoreLimits};
+use crate::stripe::flight::Flights;
 use crate::stripe::layout::StripeRecord;
 use crate::stripe::reader::{Finding, Members, Piece, Presence, StripeReader};
 use crate::stripe::writer::{NewSegment, Placer, StripeWriter, Target};
@@ -66,6 +68,7 @@ pub(super) struct RigPlacer {
     pub(super) members: Arc<RigMembers>,
     counter: AtomicU32,
     pub(super) incarnation: Incarnation,
+    pub(super) flights: Flights,
 }
 
 impl Placer for RigPlacer {
@@ -73,7 +76,8 @@ impl Placer for RigPlacer {
         let counter = self.counter.fetch_add(1, Ordering::Relaxed);
         let id = StripeId::new(self.incarnation, counter);
         let disks = self.disks.healthy().iter().map(|disk| (NodeId(0), disk.id)).collect();
-        Ok(Target { id, class_id, class, epoch: Epoch(1), disks, priority })
+        let flight = self.flights.begin(id);
+        Ok(Target { id, flight, class_id, class, epoch: Epoch(1), disks, priority })
     }
 
     fn home(&self, _id: StripeId, _class: Class) -> Vec<DiskId> {
@@ -181,6 +185,7 @@ impl Rig {
             members: rig_members.clone(),
             counter: AtomicU32::new(1),
             incarnation: Incarnation(1),
+            flights: Flights::default(),
         };
         Self {
             machine,
@@ -223,7 +228,6 @@ impl Rig {
         Arc::new(move || Timestamp { seconds: seconds.load(Ordering::Relaxed), nanoseconds: 0 })
     }
 
-    /// A repair worker over all of it.
     /// Counts on its own what it moves.
     pub(super) fn mover(&self) -> Mover {
         Mover {
@@ -234,6 +238,13 @@ impl Rig {
         }
     }
 
+    /// What it has in `incarnation`.
+    pub(super) fn orphans(&self, incarnation: Incarnation, complete: bool) -> Orphans {
+        let (meta, shards) = (self.meta.clone(), self.shards.clone());
+        Orphans::new(meta, shards, self.placer.flights.clone(), (incarnation, complete))
+    }
+
+    /// A repair worker over all of it.
     pub(super) fn repair(&self) -> Repair {
         Repair::new(RepairParts {
             meta: self.meta.clone(),

@@ -91,6 +91,29 @@ fn a_disk_that_stays_away_is_given_up_and_used_again_when_it_returns() {
     volume.fsck();
 }
 
+/// Users delete while a machine is down, and the volume stays mounted for years.
+#[test]
+fn what_was_deleted_while_a_disk_was_away_leaves_it_when_it_is_back() {
+    let volume = Volume::format("4+2", 6);
+    volume.mount();
+    write_files(&volume.mnt());
+    volume.sync();
+    let shards = |disk: usize| walk(&volume.disks[disk].join("shards")).len();
+    let all = shards(2);
+    aside(&volume, &[2], true);
+    wait_state(&volume, 2, "down");
+    fs::remove_file(volume.mnt().join("f5")).unwrap();
+    wait("its shards leave the others", || shards(0) < all);
+    aside(&volume, &[2], false);
+    wait("they leave the disk that is back", || shards(2) == shards(0));
+    wait_margin(&volume, "2");
+    fs::write(volume.mnt().join("f5"), pattern(5, 40_000_000)).unwrap();
+    volume.remount();
+    check_files(&volume.mnt());
+    volume.umount();
+    volume.fsck();
+}
+
 #[test]
 fn shards_that_are_deleted_come_back() {
     let volume = Volume::format("4+2", 6);

@@ -259,6 +259,15 @@ impl Shared {
         *waiting = deferred;
     }
 
+    /// Error: something was put off by an outage.
+    pub(super) fn check_none_deferred(&self) -> Result<()> {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.iter().any(|proposal| proposal.deferred) {
+            return Err(Error::unavailable("changes wait for disks"));
+        }
+        Ok(())
+    }
+
     /// Whether something waits to be applied.
     pub(super) fn has_waiting(&self) -> bool {
         !self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_empty()

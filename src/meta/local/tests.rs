@@ -157,6 +157,21 @@ async fn whoever_waits_for_disks_learns_at_once_that_the_log_has_stopped() {
     assert!(log.status().waiting.is_none());
 }
 
+/// What an outage has put off may still be applied.
+#[tokio::test]
+async fn the_log_is_settled_when_nothing_is_put_off() {
+    let (_root, opened) = formatted().await;
+    let log = opened.log;
+    log.settle().await.unwrap();
+    let (answer, put_off) = oneshot::channel();
+    let command = create(7);
+    let encoded = vec![state::encode(&command)];
+    let proposal = Proposal { commands: vec![command], encoded, answer, deferred: false };
+    log.shared.submit(proposal);
+    log.settle().await.unwrap();
+    assert_eq!(put_off.await.unwrap().unwrap().0.len(), 1, "it was applied");
+}
+
 #[test]
 fn closing_is_noted_and_damage_of_the_note_is_seen() {
     let root = tempfile::tempdir().unwrap();

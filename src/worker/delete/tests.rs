@@ -84,6 +84,10 @@ impl Log for Lagging {
         })
     }
 
+    fn settle(&self) -> BoxFuture<'_, Result<()>> {
+        self.log.settle()
+    }
+
     fn durable(&self) -> LogPosition {
         LogPosition(self.durable.load(Ordering::Relaxed))
     }

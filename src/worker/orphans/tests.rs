@@ -25,8 +25,7 @@ async fn rig() -> Rig {
 }
 
 async fn collect(rig: &Rig, incarnation: u32, complete: bool) {
-    let incarnation = Incarnation(incarnation);
-    let orphans = Orphans::new(rig.meta.clone(), rig.shards.clone(), incarnation, complete);
+    let orphans = rig.orphans(Incarnation(incarnation), complete);
     (0..4).for_each(|disk| orphans.request(DiskId(disk)));
     assert_eq!(settle(&orphans).await, Step::Idle);
 }
@@ -42,11 +41,29 @@ async fn only_what_nothing_names_goes() {
 }
 
 #[tokio::test]
-async fn the_present_mount_and_an_incomplete_recovery_are_left_alone() {
+async fn later_mounts_and_an_incomplete_recovery_are_left_alone() {
     let rig = rig().await;
-    collect(&rig, 1, true).await;
+    collect(&rig, 0, true).await;
     collect(&rig, 2, false).await;
     assert_eq!(rig.shard_count().await, 9);
+}
+
+#[tokio::test]
+async fn what_this_mount_writes_goes_only_if_it_will_not_be_committed() {
+    let rig = rig().await;
+    let target = rig.placer.target(ClassId(0), "2+1".parse().unwrap(), Priority::Sync).unwrap();
+    let address = segment_address(Ino(78), 0).unwrap();
+    let segment = NewSegment { address, data: noise(4, 5000).into() };
+    let written = rig.writer.write(target, vec![segment]).await.unwrap();
+    assert_eq!(rig.shard_count().await, 12);
+    collect(&rig, 1, true).await;
+    assert_eq!(rig.shard_count().await, 9, "one is given up, the other is on its way");
+    let id = written.record.id;
+    let shards = rig.on_disks().await;
+    assert_eq!(shards.values().flatten().filter(|key| key.stripe == id).count(), 3);
+    drop(written);
+    collect(&rig, 1, true).await;
+    assert_eq!(rig.shard_count().await, 6);
 }
 
 #[tokio::test]

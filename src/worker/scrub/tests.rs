@@ -10,7 +10,7 @@ const DAY: i64 = 24 * 3600;
 fn scrub(rig: &Rig, repair: &Arc<Repair>, days: i64, bytes_per_second: u64) -> Scrub {
     let (meta, shards) = (rig.meta.clone(), rig.shards.clone());
     let inventory = Inventory::new(meta.clone(), shards.clone(), repair.clone());
-    let orphans = Orphans::new(meta.clone(), shards.clone(), Incarnation(2), true);
+    let orphans = rig.orphans(Incarnation(2), true);
     let period = u64::try_from(days * DAY).ok().filter(|seconds| *seconds > 0);
     let period = period.map(Duration::from_secs);
     Scrub::new(ScrubParts {

@@ -5,7 +5,6 @@ use crate::meta::command::{Command, FileUpdate, SetAttributes};
 use crate::types::{DiskId, Incarnation, Ino};
 use crate::worker::clean::{Clean, CleanLimits};
 use crate::worker::delete::{Delete, GRACE};
-use crate::worker::orphans::Orphans;
 use crate::worker::pack::{Pack, PackLimits};
 use crate::worker::reap::Reap;
 use crate::worker::repair::{Depth, Repair, RepairReport};
@@ -161,7 +160,7 @@ async fn run(seed: u64) {
     world.check().await;
     let rig = &world.rig;
     assert!(rig.dead().is_empty());
-    let orphans = Orphans::new(rig.meta.clone(), rig.shards.clone(), Incarnation(2), true);
+    let orphans = rig.orphans(Incarnation(1), true);
     (0..4).for_each(|disk| orphans.request(DiskId(disk)));
     assert_eq!(settle(&orphans).await, Step::Idle);
     let report = world.repair.sweep(Depth::Deep).await.unwrap();
