@@ -59,7 +59,8 @@ fn text(info: &FileInfo) -> String {
         }
     }
     if let Some(margin) = info.margin {
-        line("margin", worst(margin));
+        let of = if info.truncated { " (of the stripes below)" } else { "" };
+        line("margin", format!("{}{of}", worst(margin)));
     }
     for chunk in &info.chunks {
         let hot = out::size(chunk.hot_bytes);

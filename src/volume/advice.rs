@@ -91,9 +91,12 @@ impl Advice {
             self.problems.push("some data cannot be read while these disks are away".into());
         }
         if census.lost > 0 {
+            let (stripes, their) = match census.lost {
+                1 => ("1 stripe is".into(), "its"),
+                many => (format!("{many} stripes are"), "their"),
+            };
             let problem = format!(
-                "{} stripes are lost: more of their shards are damaged or gone than their class bears",
-                census.lost
+                "{stripes} lost: more of {their} shards are damaged or gone than {their} class bears"
             );
             let action = "copy the files that cannot be read back from a backup; `ironfs info FILE` tells how their \
                           stripes are";

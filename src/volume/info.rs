@@ -23,7 +23,7 @@ pub struct FileInfo {
     pub hot_bytes: u64,
     /// Dirty bytes in memory.
     pub dirty_bytes: u64,
-    /// How many more shards the worst of its stripes may lose; `None` without stripes.
+    /// How many more shards the worst of the stripes that are listed may lose; `None` without stripes.
     pub margin: Option<i64>,
     /// Chunks that have content.
     pub chunks: Vec<ChunkInfo>,

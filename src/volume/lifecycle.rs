@@ -288,8 +288,12 @@ impl Volume {
         } else {
             format!("bring it back, or {others}")
         };
+        let (stripes, their, them) = match needing {
+            1 => ("1 stripe".into(), "its", "it"),
+            many => (format!("{many} stripes"), "their", "them"),
+        };
         Err(Error::refused(format!(
-            "{needing} stripes cannot be read without their shards on {path}: {instead}; --lose-data gives them up"
+            "{stripes} cannot be read without {their} shards on {path}: {instead}; --lose-data gives {them} up"
         )))
     }
 

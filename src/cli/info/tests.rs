@@ -46,3 +46,10 @@ fn what_cannot_be_read_now_is_said_to_be_so() {
     check(&[2, -1], &format!("{short} 1 more good shard"), "cannot be read now");
     check(&[-3], &format!("{short} 3 more good shards"), "cannot be read now");
 }
+
+#[test]
+fn the_margin_of_a_part_is_not_that_of_the_file() {
+    let text = text(&FileInfo { truncated: true, ..info(&[2]) });
+    let margin = "margin: 2 more shards of its worst stripe may be lost (of the stripes below)\n";
+    assert!(text.contains(margin) && text.ends_with("are not shown)\n"), "{text}");
+}

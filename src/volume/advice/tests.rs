@@ -68,15 +68,13 @@ fn a_slow_disk_of_a_node_is_looked_at_there() {
 #[test]
 fn what_is_lost_is_told_apart_from_what_is_away() {
     let away = "some data cannot be read while these disks are away";
-    let lost = |count| {
-        format!(
-            "{count} stripes are lost: more of their shards are damaged or gone than their class bears"
-        )
-    };
+    let one = "1 stripe is lost: more of its shards are damaged or gone than its class bears";
+    let three =
+        "3 stripes are lost: more of their shards are damaged or gone than their class bears";
     assert!(of_stripes(&[(0, 9), (2, 1)], 0).is_empty());
     assert_eq!(of_stripes(&[(-1, 2), (2, 9)], 0), [away]);
-    assert_eq!(of_stripes(&[(-2, 1), (-1, 2), (2, 9)], 3), [lost(3)]);
-    assert_eq!(of_stripes(&[(-2, 1), (-1, 2)], 1), [away.to_owned(), lost(1)]);
+    assert_eq!(of_stripes(&[(-2, 1), (-1, 2), (2, 9)], 3), [three]);
+    assert_eq!(of_stripes(&[(-2, 1), (-1, 2)], 1), [away, one]);
 }
 
 #[test]
