@@ -161,8 +161,7 @@ impl LocalLog {
         self.detached(async move { shared.tick().await }).await?;
         if self.shared.has_waiting() {
             // What an outage has put off; others are at it already otherwise.
-            let _gate = self.shared.gate.lock().await;
-            self.apply_waiting().await?;
+            self.apply_waiting(self.enter().await).await?;
         }
         Ok(())
     }
@@ -209,9 +208,15 @@ impl LocalLog {
         self.tasks.spawn(work).await.map_err(ended)?
     }
 
-    /// Applies what waits; the caller has the gate. A thread that runs no task, as those that serve the kernel, does
-    /// it itself: two hand-overs between threads take longer than most commands. Tasks never block their thread.
-    async fn apply_waiting(&self) -> Result<()> {
+    /// The right to change the state, for whoever has the answer.
+    async fn enter(&self) -> Gate {
+        self.shared.gate.clone().lock_owned().await
+    }
+
+    /// Applies what waits. A thread that runs no task, as those that serve the kernel, does it itself: two hand-overs between
+    /// threads take longer than most commands. Tasks never block their thread; if one ends here, the gate stays shut until
+    /// what it has handed over is done.
+    async fn apply_waiting(&self, gate: Gate) -> Result<()> {
         if tokio::task::try_id().is_none() {
             self.shared.apply_waiting();
             return Ok(());
@@ -219,6 +224,7 @@ impl LocalLog {
         let shared = self.shared.clone();
         let apply = move || {
             shared.apply_waiting();
+            drop(gate);
             Ok(())
         };
         self.shared.queue.run(apply).await
@@ -242,12 +248,12 @@ impl LocalLog {
         let (answer, mut answered) = oneshot::channel();
         self.shared.submit(Proposal { commands, encoded, answer, deferred: false });
         {
-            let _gate = self.shared.gate.lock().await;
+            let gate = self.enter().await;
             // Whoever had the gate before may have taken these commands along.
             if let Ok(answer) = answered.try_recv() {
                 return answer;
             }
-            self.apply_waiting().await?;
+            self.apply_waiting(gate).await?;
         }
         match answered.try_recv() {
             Ok(answer) => answer,
@@ -285,9 +291,11 @@ impl Log for LocalLog {
     fn settle(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             self.shared.check_running()?;
-            let _gate = self.shared.gate.lock().await;
-            self.apply_waiting().await?;
-            self.shared.check_none_deferred()
+            let gate = self.enter().await;
+            // In an outage nothing is applied before enough disks are back, and what is put off may be.
+            self.shared.check_not_paused()?;
+            self.apply_waiting(gate).await?;
+            self.shared.check_not_paused()
         })
     }
 
@@ -324,6 +332,9 @@ impl Views for LocalLog {
 
 /// The replies to what was proposed, and the position behind it.
 type Answer = Result<(Vec<Reply>, LogPosition)>;
+
+/// Held by whoever changes the state.
+type Gate = tokio::sync::OwnedMutexGuard<()>;
 
 fn gave_no_answer() -> Error {
     Error::internal("the log gave no answer")

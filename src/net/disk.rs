@@ -66,11 +66,12 @@ impl Shared {
         }
     }
 
-    /// Directories of different machines are on different devices, whatever numbers their systems give them; those of
-    /// one machine are not, whatever nodes serve them.
+    /// Directories of different machines are on different devices, whatever numbers their systems give them.
     fn device(&self, device: u64) -> u64 {
-        let Some(machine) = self.way.machine() else { return device };
-        let mut text = machine.as_bytes().to_vec();
+        if self.way.is_here() {
+            return device;
+        }
+        let mut text = self.way.node().as_bytes().to_vec();
         text.extend_from_slice(&device.to_le_bytes());
         xxh3(&text)
     }

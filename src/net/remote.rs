@@ -149,13 +149,11 @@ async fn served_by(link: &Link) -> Result<Served> {
     }
 }
 
-/// The host of an address (`host:port`), unless that is loopback.
-fn machine_at(address: &str) -> Option<&str> {
+/// Whether an address (`host:port`) is of this machine alone.
+fn is_loopback(address: &str) -> bool {
     let host = address.rsplit_once(':').map_or(address, |(host, _port)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let is_loopback =
-        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    (!is_loopback).then_some(host)
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 impl Drop for Nodes {
@@ -180,8 +178,8 @@ impl Way for QuicWay {
         self.link.name()
     }
 
-    fn machine(&self) -> Option<&str> {
-        machine_at(self.link.address())
+    fn is_here(&self) -> bool {
+        is_loopback(self.link.address())
     }
 
     fn call(&self, order: Order) -> BoxFuture<'_, Result<Answer>> {

@@ -20,8 +20,8 @@ pub trait Way: Send + Sync + fmt::Debug {
     /// Name of the node.
     fn node(&self) -> &str;
 
-    /// What tells the machine of the node from others; `None` if it is this one. Nodes of one machine may share devices.
-    fn machine(&self) -> Option<&str>;
+    /// Whether the node runs on this machine.
+    fn is_here(&self) -> bool;
 
     /// Sends a request and waits for the answer; the caller sets the limit of time. May be cancelled.
     ///

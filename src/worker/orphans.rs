@@ -2,8 +2,10 @@
 //! repair has replaced, stripes that died while their disk was away. Knows no file.
 //!
 //! What is on its way (`Flights`) is asked for after the shards are listed: a stripe of this mount that is not has had its
-//! commit proposed, or never will. Then the log settles, and the view shows that commit.
+//! commit proposed, or never will. Then the log settles, and the view shows that commit. Nothing goes before the state of
+//! that view is durable.
 
+use super::shards::Claim;
 use super::{Shards, Step, Worker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::client::MetaClient;
@@ -44,6 +46,18 @@ enum Place {
     Listing(Option<ShardKey>),
 }
 
+/// What stands in the way of a step.
+#[derive(Debug)]
+enum Trouble {
+    /// A call to the disk has failed.
+    Disk(Error),
+    /// The log cannot tell now what is an orphan.
+    Log(Error),
+}
+
+/// What a step has come to.
+type Went<T> = std::result::Result<T, Trouble>;
+
 impl Orphans {
     /// Collects shards of mounts up to `incarnation`, the present one, but for `flights`. Unless the recovery of this mount
     /// saw the newest epoch `complete`, nothing is ever collected: the metadata may not know a stripe that was committed.
@@ -76,7 +90,7 @@ impl Orphans {
 
     async fn collect(&self) -> Result<Step> {
         let Some((disk, place)) = self.disks().pop_first() else { return Ok(Step::Idle) };
-        if self.is_gone(disk) {
+        if self.shards.node(disk).is_none() {
             // It is requested again when it comes back.
             return Ok(Step::Busy);
         }
@@ -86,50 +100,73 @@ impl Orphans {
                 self.page(disk, after).await.map(|last| last.map(|last| Place::Listing(Some(last))))
             }
         };
-        let again = match &page {
+        let (again, result) = match page {
             Ok(None) => return Ok(Step::Busy),
-            Ok(Some(next)) => *next,
+            Ok(Some(next)) => (next, Ok(Step::Busy)),
             // The disk has just failed. Nothing else of it must hold up the others.
-            Err(error) if error.kind() == ErrorKind::Unavailable && self.is_gone(disk) => {
+            Err(Trouble::Disk(error)) if error.kind() == ErrorKind::Unavailable => {
                 return Ok(Step::Busy);
             }
-            Err(_) => place,
+            Err(Trouble::Disk(error) | Trouble::Log(error)) => (place, Err(error)),
         };
         // A request that came meanwhile goes before: it starts at the front.
         self.disks().entry(disk).or_insert(again);
-        page.map(|_last| Step::Busy)
+        result
     }
 
-    fn is_gone(&self, disk: DiskId) -> bool {
-        self.shards.node(disk).is_none()
-    }
-
-    async fn adopt(&self, disk: DiskId, part: u16) -> Result<Place> {
-        self.shards.call(disk, Operation::Adopt { part }).await?;
+    async fn adopt(&self, disk: DiskId, part: u16) -> Went<Place> {
+        self.shards.call(disk, Operation::Adopt { part }).await.map_err(Trouble::Disk)?;
         let next = part + 1;
         Ok(if next < ADOPT_PARTS { Place::Adopting(next) } else { Place::Listing(None) })
     }
 
     /// Goes through one page; answers its last shard, and `None` at the end.
-    async fn page(&self, disk: DiskId, after: Option<ShardKey>) -> Result<Option<ShardKey>> {
+    async fn page(&self, disk: DiskId, after: Option<ShardKey>) -> Went<Option<ShardKey>> {
+        let keys = self.list(disk, after).await.map_err(Trouble::Disk)?;
+        let Some(last) = keys.last().copied() else { return Ok(None) };
+        let orphans = self.orphans_among(disk, keys).await.map_err(Trouble::Log)?;
+        self.remove(disk, orphans).await.map_err(Trouble::Disk)?;
+        Ok(Some(last))
+    }
+
+    async fn list(&self, disk: DiskId, after: Option<ShardKey>) -> Result<Vec<ShardKey>> {
         let list = Operation::List { after, limit: PAGE, seen: false };
         let doing = |error: Error| error.while_doing(format!("list the shards of disk {disk}"));
-        let keys = match self.shards.call(disk, list).await.map_err(doing)? {
-            Response::Keys(keys) => keys,
-            other => return Err(Error::internal(format!("disk {disk}: a list gives {other:?}"))),
-        };
-        let Some(last) = keys.last().copied() else { return Ok(None) };
-        let ended = |key: &ShardKey| {
-            key.stripe.incarnation() <= self.incarnation && !self.flights.contains(key.stripe)
+        match self.shards.call(disk, list).await.map_err(doing)? {
+            Response::Keys(keys) => Ok(keys),
+            other => Err(Error::internal(format!("disk {disk}: a list gives {other:?}"))),
+        }
+    }
+
+    /// Those of `keys`, just listed, that nothing names, nor will even after a power cut.
+    async fn orphans_among(
+        &self,
+        disk: DiskId,
+        keys: Vec<ShardKey>,
+    ) -> Result<Vec<(ShardKey, Claim)>> {
+        let unnamed = {
+            let view = self.meta.view()?;
+            let ended = |key: &ShardKey| {
+                key.stripe.incarnation() <= self.incarnation && !self.flights.contains(key.stripe)
+            };
+            let mut unnamed = Vec::new();
+            for key in keys.into_iter().filter(ended) {
+                if !names(&view, disk, key)? {
+                    unnamed.push(key);
+                }
+            }
+            unnamed
         };
         // Claimed before the view is taken: what repair has put and committed in between is named in that view, and
         // what it is about to put cannot be claimed.
-        let claims = keys.into_iter().filter(ended);
-        let claims: Vec<_> =
-            claims.filter_map(|key| Some((key, self.shards.claim(disk, key)?))).collect();
-        if claims.iter().any(|(key, _claim)| key.stripe.incarnation() == self.incarnation) {
-            self.meta.settle().await?;
+        let claims: Vec<_> = unnamed
+            .into_iter()
+            .filter_map(|key| Some((key, self.shards.claim(disk, key)?)))
+            .collect();
+        if claims.is_empty() {
+            return Ok(Vec::new());
         }
+        self.meta.settle().await?;
         let orphans = {
             let view = self.meta.view()?;
             let dead = dead_among(&view, claims.iter().map(|(key, _claim)| key.stripe))?;
@@ -141,11 +178,15 @@ impl Orphans {
             }
             orphans
         };
-        let count = orphans.len();
-        if count > 0 {
+        if !orphans.is_empty() {
             // A power cut must not bring back a state that names them.
             self.meta.sync().await?;
         }
+        Ok(orphans)
+    }
+
+    async fn remove(&self, disk: DiskId, orphans: Vec<(ShardKey, Claim)>) -> Result<()> {
+        let count = orphans.len();
         let removals = orphans.into_iter().map(|(key, claim)| async move {
             let result = self.shards.call(disk, Operation::Delete(key)).await;
             drop(claim);
@@ -160,7 +201,7 @@ impl Orphans {
         if count > 0 {
             tracing::info!(disk = disk.get(), count, "orphaned shards collected");
         }
-        Ok(Some(last))
+        Ok(())
     }
 }
 

@@ -304,6 +304,18 @@ impl Rig {
 
     /// Writes whole segments from `first` on as one stripe; answers its id.
     pub(super) async fn write(&self, ino: Ino, first: u64, data: &[u8]) -> StripeId {
+        let command = self.prepare(ino, first, data).await;
+        let Command::CommitExtents { stripe, .. } = &command else { unreachable!() };
+        let id = stripe.id;
+        match self.meta.propose(command).await.unwrap() {
+            Answer::Committed { skipped, .. } => assert!(skipped.is_empty()),
+            other => panic!("{other:?}"),
+        }
+        id
+    }
+
+    /// Puts whole segments from `first` on as one stripe; answers what commits it.
+    pub(super) async fn prepare(&self, ino: Ino, first: u64, data: &[u8]) -> Command {
         let inode = self.inode(ino);
         let class = self.meta.view().unwrap().class(inode.class).unwrap().unwrap();
         let addresses = (first..).map(|number| segment_address(ino, number).unwrap());
@@ -326,13 +338,7 @@ impl Rig {
         let commits = commits.collect();
         let end = first * u64::from(SEGMENT_BYTES) + data.len() as u64;
         let files = vec![update(&inode, end)];
-        let id = written.record.id;
-        let command = Command::CommitExtents { stripe: written.record, segments: commits, files };
-        match self.meta.propose(command).await.unwrap() {
-            Answer::Committed { skipped, .. } => assert!(skipped.is_empty()),
-            other => panic!("{other:?}"),
-        }
-        id
+        Command::CommitExtents { stripe: written.record, segments: commits, files }
     }
 
     /// Writes small data into the metadata; it does not cross a segment.

@@ -348,8 +348,8 @@ impl Way for Wire {
         &self.name
     }
 
-    fn machine(&self) -> Option<&str> {
-        Some(&self.name)
+    fn is_here(&self) -> bool {
+        false
     }
 
     fn call(&self, order: Order) -> BoxFuture<'_, Result<Answer>> {

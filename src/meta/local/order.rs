@@ -118,7 +118,7 @@ pub(super) struct Shared {
     pub(super) queue: DiskQueue,
     pub(super) options: OpenOptions,
     pub(super) side: tokio::sync::Mutex<rounds::Side>,
-    pub(super) gate: tokio::sync::Mutex<()>,
+    pub(super) gate: Arc<tokio::sync::Mutex<()>>,
     pub(super) applied: AtomicU64,
     pub(super) durable: AtomicU64,
     pub(super) checkpointed: AtomicU64,
@@ -180,7 +180,7 @@ impl Shared {
             members: watch::channel(start.members).0,
             queue: start.queue,
             options: start.options,
-            gate: tokio::sync::Mutex::new(()),
+            gate: Arc::default(),
             applied: AtomicU64::new(applied),
             durable: AtomicU64::new(applied),
             checkpointed: AtomicU64::new(start.checkpointed.get()),
@@ -257,15 +257,6 @@ impl Shared {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         deferred.append(&mut waiting);
         *waiting = deferred;
-    }
-
-    /// Error: something was put off by an outage.
-    pub(super) fn check_none_deferred(&self) -> Result<()> {
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.iter().any(|proposal| proposal.deferred) {
-            return Err(Error::unavailable("changes wait for disks"));
-        }
-        Ok(())
     }
 
     /// Whether something waits to be applied.

@@ -57,6 +57,11 @@ impl Shared {
         self.waits.borrow().clone()
     }
 
+    /// Error: changes wait.
+    pub(super) fn check_not_paused(&self) -> Result<()> {
+        self.paused().map_or(Ok(()), |reason| Err(waiting(&reason)))
+    }
+
     pub(super) fn is_paused(&self) -> bool {
         self.waits.borrow().is_some()
     }

@@ -157,9 +157,37 @@ async fn whoever_waits_for_disks_learns_at_once_that_the_log_has_stopped() {
     assert!(log.status().waiting.is_none());
 }
 
-/// What an outage has put off may still be applied.
+/// Whoever asked over the admin socket may go away at any moment, and threads that serve the kernel apply what they propose
+/// themselves.
 #[tokio::test]
-async fn the_log_is_settled_when_nothing_is_put_off() {
+async fn a_proposer_that_goes_away_leaves_the_gate_shut_while_its_commands_are_applied() {
+    let (_root, opened) = formatted().await;
+    let (log, shared) = (opened.log.clone(), opened.log.shared.clone());
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (mut busy, mut proposers) = (tokio::task::JoinSet::new(), tokio::task::JoinSet::new());
+    let occupied = shared.clone();
+    let wait = move || {
+        held.recv().unwrap();
+        Ok(())
+    };
+    busy.spawn(async move { occupied.queue.run(wait).await });
+    tokio::task::yield_now().await;
+    proposers.spawn(async move { log.propose(vec![create(7)]).await });
+    while shared.gate.try_lock().is_ok() {
+        tokio::task::yield_now().await;
+    }
+    proposers.abort_all();
+    assert!(proposers.join_next().await.unwrap().unwrap_err().is_cancelled());
+    assert!(shared.gate.try_lock().is_err(), "its commands are still to be applied");
+    let before = opened.log.applied();
+    release.send(()).unwrap();
+    busy.join_next().await.unwrap().unwrap().unwrap();
+    drop(shared.gate.lock().await);
+    assert_eq!(opened.log.applied(), before.advance(1));
+}
+
+#[tokio::test]
+async fn the_log_settles_unless_an_outage_may_put_something_off() {
     let (_root, opened) = formatted().await;
     let log = opened.log;
     log.settle().await.unwrap();
@@ -170,6 +198,8 @@ async fn the_log_is_settled_when_nothing_is_put_off() {
     log.shared.submit(proposal);
     log.settle().await.unwrap();
     assert_eq!(put_off.await.unwrap().unwrap().0.len(), 1, "it was applied");
+    log.shared.pause("none is there");
+    assert_eq!(log.settle().await.unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
 #[test]

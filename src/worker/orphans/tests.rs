@@ -1,7 +1,12 @@
 use super::*;
+use crate::meta::command::Command;
 use crate::meta::command::segment_address;
+use crate::meta::testing::MemLog;
+use crate::meta::{Log, Reply};
 use crate::net::Priority;
 use crate::stripe::writer::{NewSegment, Placer};
+use crate::sync::Arc;
+use crate::types::LogPosition;
 use crate::types::{ClassId, Ino};
 use crate::worker::delete::Delete;
 use crate::worker::reap::Reap;
@@ -62,6 +67,72 @@ async fn what_this_mount_writes_goes_only_if_it_will_not_be_committed() {
     let shards = rig.on_disks().await;
     assert_eq!(shards.values().flatten().filter(|key| key.stripe == id).count(), 3);
     drop(written);
+    collect(&rig, 1, true).await;
+    assert_eq!(rig.shard_count().await, 6);
+}
+
+/// A log whose last commands are applied when it settles, and whose state may not become durable.
+#[derive(Debug)]
+struct Late {
+    log: Arc<MemLog>,
+    pending: Mutex<Vec<Command>>,
+    broken: bool,
+}
+
+impl Log for Late {
+    fn propose(&self, commands: Vec<Command>) -> BoxFuture<'_, Result<(Vec<Reply>, LogPosition)>> {
+        self.log.propose(commands)
+    }
+
+    fn sync(&self) -> BoxFuture<'_, Result<()>> {
+        let error = Error::unavailable("too few log disks");
+        Box::pin(async { if self.broken { Err(error) } else { Ok(()) } })
+    }
+
+    fn settle(&self) -> BoxFuture<'_, Result<()>> {
+        let pending = std::mem::take(&mut *self.pending.lock().unwrap());
+        Box::pin(async { self.log.propose(pending).await.map(drop) })
+    }
+
+    fn durable(&self) -> LogPosition {
+        self.log.durable()
+    }
+
+    fn applied(&self) -> LogPosition {
+        self.log.applied()
+    }
+}
+
+/// All that `rig` has, as they see it who work on it while `pending` is on its way through the log.
+fn late(rig: &Rig, pending: Vec<Command>, broken: bool) -> Orphans {
+    let log = Late { log: rig.log.clone(), pending: Mutex::new(pending), broken };
+    let meta = MetaClient::new(Arc::new(log), rig.log.clone());
+    let flights = rig.placer.flights.clone();
+    let orphans = Orphans::new(meta, rig.shards.clone(), flights, (Incarnation(1), true));
+    (0..4).for_each(|disk| orphans.request(DiskId(disk)));
+    orphans
+}
+
+#[tokio::test]
+async fn a_commit_that_is_proposed_counts_before_it_is_applied() {
+    let rig = rig().await;
+    let ino = rig.create().await;
+    let command = rig.prepare(ino, 0, &noise(4, 70_000)).await;
+    assert_eq!(rig.shard_count().await, 12);
+    settle(&late(&rig, vec![command], false)).await;
+    assert_eq!(rig.shard_count().await, 9, "only what was given up is gone");
+    assert_eq!(rig.stripes().len(), 2);
+}
+
+#[tokio::test]
+async fn nothing_goes_before_the_state_is_durable() {
+    let rig = rig().await;
+    let orphans = late(&rig, Vec::new(), true);
+    for _attempt in 0..2 {
+        let error = orphans.step().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "it stays at the first disk");
+    }
+    assert_eq!(rig.shard_count().await, 9);
     collect(&rig, 1, true).await;
     assert_eq!(rig.shard_count().await, 6);
 }
