@@ -138,7 +138,7 @@ fn damage_to_three_disks_is_eio() {
 
     // All disks are there: nothing that comes back helps, and whoever asks is told so.
     volume.wait_status("the damage is noted", |status| {
-        status["problems"].to_string().contains("1 stripes are lost")
+        status["problems"].to_string().contains("1 stripe is lost")
     });
     let status = volume.status();
     assert!(!status["problems"].to_string().contains("away"), "{status}");

@@ -163,7 +163,7 @@ async fn whoever_waits_for_disks_learns_at_once_that_the_log_has_stopped() {
 async fn a_proposer_that_goes_away_leaves_the_gate_shut_while_its_commands_are_applied() {
     let (_root, opened) = formatted().await;
     let (log, shared) = (opened.log.clone(), opened.log.shared.clone());
-    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (release, held) = crate::sync::mpsc::channel::<()>();
     let (mut busy, mut proposers) = (tokio::task::JoinSet::new(), tokio::task::JoinSet::new());
     let occupied = shared.clone();
     let wait = move || {
