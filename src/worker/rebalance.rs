@@ -116,6 +116,8 @@ struct State {
     progress: Progress,
     /// Whether something could not be moved in this pass.
     failed: bool,
+    /// Whether somebody else was at something that was to be moved.
+    held: bool,
 }
 
 #[derive(Debug)]
@@ -135,6 +137,7 @@ impl Rebalance {
             phase: Phase::Counting(None, BTreeMap::new()),
             progress: Progress::default(),
             failed: false,
+            held: false,
         };
         let (look_again, paused) = (AtomicBool::new(false), AtomicBool::new(false));
         Self { parts, state: Mutex::new(state), meter: Meter::default(), look_again, paused }
@@ -208,11 +211,15 @@ impl Rebalance {
                 if nothing {
                     state.progress.trouble = None;
                 }
-                match (nothing, std::mem::replace(&mut state.failed, false)) {
-                    (true, _) => Phase::Until(Instant::now() + LOOK_PERIOD),
-                    (false, true) => Phase::Until(Instant::now() + RETRY_PAUSE),
-                    (false, false) => Phase::Moving(None),
-                }
+                let failed = std::mem::replace(&mut state.failed, false);
+                let held = std::mem::replace(&mut state.held, false);
+                let pause = match (nothing, failed, held) {
+                    (true, _, _) => Some(LOOK_PERIOD),
+                    (false, true, _) => Some(RETRY_PAUSE),
+                    (false, false, true) => Some(IDLE_PAUSE),
+                    (false, false, false) => None,
+                };
+                pause.map_or(Phase::Moving(None), |pause| Phase::Until(Instant::now() + pause))
             }
         };
         Ok(())
@@ -290,7 +297,7 @@ impl Rebalance {
                     state.progress.add(from, bytes);
                     self.meter.note(bytes);
                 }
-                Ok(false) => {}
+                Ok(false) => state.held = true,
                 Err(error) => {
                     tracing::debug!(%error, stripe = %id, "a shard could not be moved");
                     state.fail(error.to_string());

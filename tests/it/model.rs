@@ -12,9 +12,12 @@ use coverage::Coverage;
 use drive::Driver;
 use ops::{Op, parse};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 /// Seconds that the harness runs in `cargo test`.
 const SECONDS: u64 = 25;
+/// Longest wait for one of them, in the time of the history: far above every deadline of the product.
+const PATIENCE: Duration = Duration::from_secs(1800);
 /// Operations of one history.
 const OPS: usize = 120;
 /// Histories that the search for a shorter one may try.
@@ -62,10 +65,12 @@ fn history(seed: u64, ops: &[Op]) -> Checked<Coverage> {
         run(async {
             let mut driver = Driver::start(seed).await?;
             for (number, op) in ops.iter().enumerate() {
-                let done = driver.step(op).await;
+                let done = tokio::time::timeout(PATIENCE, driver.step(op)).await;
+                let done = done.unwrap_or_else(|_late| Err("it is never answered".into()));
                 done.map_err(|wrong| format!("operation {number}, {op}: {wrong}"))?;
             }
-            driver.finish().await
+            let done = tokio::time::timeout(PATIENCE, driver.finish()).await;
+            done.unwrap_or_else(|_late| Err("the end: it is never reached".into()))
         })
     }));
     ran.unwrap_or_else(|panic| {

@@ -1,7 +1,8 @@
 use super::Rebalance;
+use crate::net::ShardKey;
 use crate::types::{DiskId, Ino, ShardIndex};
 use crate::worker::testing::{Rig, noise, settle};
-use crate::worker::{Step, Worker};
+use crate::worker::{IDLE_PAUSE, Step, Worker};
 use std::collections::BTreeSet;
 
 const SEGMENT: usize = 64 << 10;
@@ -52,6 +53,28 @@ async fn a_disk_drains() {
     // What was moved is gone from the disk, and is there twice nowhere.
     assert_eq!(rig.on_disks().await.get(&DiskId(2)).map_or(0, Vec::len), 0);
     assert_eq!(rig.shard_count().await, 60);
+}
+
+/// Who holds it may need this thread, or time to pass.
+#[tokio::test(start_paused = true)]
+async fn what_somebody_else_is_at_is_moved_later_without_a_busy_wait() {
+    let rig = Rig::new("4+2", 7);
+    let files = files(&rig, 3).await;
+    let rebalance = rig.rebalance();
+    let record = &rig.stripes()[1];
+    let key = ShardKey { stripe: record.id, index: ShardIndex(2) };
+    assert_eq!(record.disks[2], DiskId(2));
+    let claim = rig.shards.claim(DiskId(6), key).unwrap();
+    leave(&rig, &rebalance, 2);
+    for _look in 0..3 {
+        assert_eq!(settle(&rebalance).await, Step::Idle);
+        assert_eq!(rig.on_disks().await[&DiskId(2)], [key]);
+        tokio::time::advance(IDLE_PAUSE).await;
+    }
+    drop(claim);
+    assert_eq!(settle(&rebalance).await, Step::Idle);
+    assert_eq!(named(&rig), [0, 1, 3, 4, 5, 6].into());
+    check_content(&rig, &files).await;
 }
 
 #[tokio::test(start_paused = true)]
