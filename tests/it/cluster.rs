@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 mod faults;
 mod fence;
@@ -102,9 +103,17 @@ pub(crate) fn identity(root: &Path, name: &str) -> PathBuf {
     root.join("ca/issued").join(name)
 }
 
-/// A port of loopback that nobody has at this moment.
+/// A port of loopback that nobody has at this moment, nor gets from the kernel unasked: those are from 32768 on. Processes of
+/// tests begin at different ones.
 fn free_address() -> String {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id() * 100 + TAKEN.fetch_add(1, Ordering::Relaxed);
+        let address = format!("127.0.0.1:{}", 10_000 + number % 20_000);
+        if UdpSocket::bind(&address).is_ok() {
+            return address;
+        }
+    }
 }
 
 impl Cluster {
