@@ -56,6 +56,23 @@ pub struct Space {
     pub device: u64,
 }
 
+/// Shards leave this share of a device free ...
+const FLOOR_SHARE: u64 = 128;
+/// ... or this much, whichever is less.
+const FLOOR_BYTES: u64 = 2 << 30;
+
+impl Space {
+    /// Bytes that shards leave free, those of repair and moves too: the log and the metadata have to go on growing.
+    pub fn floor_bytes(&self) -> u64 {
+        floor_bytes(self.total_bytes)
+    }
+}
+
+/// What shards leave free of so many bytes.
+pub fn floor_bytes(total_bytes: u64) -> u64 {
+    (total_bytes / FLOOR_SHARE).min(FLOOR_BYTES)
+}
+
 /// What the path of the disk leads to now, found anew at each call. Two equal identities mean that the path
 /// still leads to the directory that was opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -31,6 +31,7 @@ use layout::{
     check_pages, logical_pages, open_header, page_offset, page_sum, replica_bytes, run_length,
     seal_header, sum_offset,
 };
+use replica::Replica;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +39,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::Duration;
 
 mod layout;
+mod replica;
 #[cfg(test)]
 mod tests;
 
@@ -83,15 +85,6 @@ struct Pages {
     synced_header: Header,
     replicas: Vec<Arc<Replica>>,
     joining: Option<Joining>,
-}
-
-#[derive(Debug)]
-struct Replica {
-    disk: DiskId,
-    file: Arc<dyn DiskFile>,
-    alive: AtomicBool,
-    /// It kept a reader waiting, and has not been synced since: others are asked first.
-    late: AtomicBool,
 }
 
 /// A replica that is being filled: it gets all writes, and counts for nothing yet.
@@ -178,9 +171,21 @@ impl MirrorFile {
         pages.replicas.iter().map(|replica| (replica.disk, replica.is_alive())).collect()
     }
 
+    /// Whether a replica died because its disk has no room. What it held when it was last synced is as good as before.
+    pub fn lacks_room(&self) -> bool {
+        self.shared.read().replicas.iter().any(|replica| replica.full.load(Ordering::SeqCst))
+    }
+
+    /// Bytes of the file, and those of them that were never written.
+    pub fn room(&self) -> (u64, u64) {
+        let pages = self.shared.read();
+        (pages.count * PAGE, pages.sums.unused() * PAGE)
+    }
+
     /// Takes a further replica that is a copy already: its header is the same, so the pages that count are too.
     /// Only before redb opens this file. Answers false, and leaves `file` as it is, if it is no copy.
-    pub fn attach(&self, disk: DiskId, file: Arc<dyn DiskFile>) -> Result<bool> {
+    /// With `as_is` nothing may be written to either: the file keeps its length.
+    pub fn attach(&self, disk: DiskId, file: Arc<dyn DiskFile>, as_is: bool) -> Result<bool> {
         let _one = self.shared.sync_lock();
         let mut sector = [0; SECTOR_BYTES];
         file.read(0, &mut sector)?;
@@ -190,7 +195,9 @@ impl MirrorFile {
             return Ok(false);
         }
         // A crash may have cut only some of the files to their new length; what counts is within the shorter one.
-        file.set_len(replica_bytes(pages.count))?;
+        if !as_is {
+            file.set_len(replica_bytes(pages.count))?;
+        }
         pages.replicas.push(Replica::new(disk, file));
         Ok(true)
     }
@@ -494,6 +501,14 @@ impl Pages {
         }
         let (before, count) = (self.count, length / PAGE);
         self.on_all(deaths, |replica| replica.file.set_len(replica_bytes(count)));
+        if deaths.iter().any(|(_disk, error)| error.is(Posix::NoSpace)) {
+            // To go on with fewer copies is not decided here: it is as if none had room.
+            for replica in self.replicas.iter().filter(|replica| replica.is_alive()) {
+                replica.alive.store(false, Ordering::SeqCst);
+                // A file that stays too long is as good, but takes room that others may need.
+                drop(replica.file.set_len(replica_bytes(before)));
+            }
+        }
         self.on_joining(deaths, |replica| replica.file.set_len(replica_bytes(count)));
         self.sums.resize(count);
         self.count = count;
@@ -563,87 +578,6 @@ impl Pages {
         {
             self.joining = None;
         }
-    }
-}
-
-impl Replica {
-    fn new(disk: DiskId, file: Arc<dyn DiskFile>) -> Arc<Self> {
-        let (alive, late) = (AtomicBool::new(true), AtomicBool::new(false));
-        Arc::new(Self { disk, file, alive, late })
-    }
-
-    fn is_late(&self) -> bool {
-        self.late.load(Ordering::Relaxed)
-    }
-
-    fn is_alive(&self) -> bool {
-        self.alive.load(Ordering::SeqCst)
-    }
-
-    /// Does `work` if this replica is alive; answers whether it was done. Failure means death.
-    fn attempt(&self, deaths: &mut Deaths, work: impl FnOnce(&Self) -> Result<()>) -> bool {
-        if !self.is_alive() {
-            return false;
-        }
-        let Err(error) = work(self) else { return true };
-        if self.alive.swap(false, Ordering::SeqCst) {
-            let context = format!("the state copy on disk {}", self.disk);
-            deaths.push((self.disk, error.while_doing(context)));
-        }
-        false
-    }
-
-    fn write_sums(&self, group: u64, sums: &Sums) -> Result<()> {
-        self.file.write(sum_offset(group), &sums.encode(group))
-    }
-
-    /// Fills `out` from `offset` (behind page 0) on, and checks all pages that it touches. Answers false if that takes longer
-    /// than `patience`.
-    fn read(
-        &self,
-        offset: u64,
-        out: &mut [u8],
-        sums: &Sums,
-        patience: Option<Duration>,
-    ) -> Result<bool> {
-        let end = offset + out.len() as u64;
-        if offset.is_multiple_of(PAGE) && end.is_multiple_of(PAGE) {
-            return self.read_pages(offset / PAGE, out, sums, patience);
-        }
-        let first = offset / PAGE;
-        let bytes = (end.div_ceil(PAGE) - first) * PAGE;
-        let too_long = |_e| Error::internal("read longer than memory");
-        let mut pages = vec![0; usize::try_from(bytes).map_err(too_long)?];
-        if !self.read_pages(first, &mut pages, sums, patience)? {
-            return Ok(false);
-        }
-        let skip = usize::try_from(offset % PAGE).map_err(too_long)?;
-        out.iter_mut().zip(pages.iter().skip(skip)).for_each(|(to, from)| *to = *from);
-        Ok(true)
-    }
-
-    fn read_pages(
-        &self,
-        first: u64,
-        out: &mut [u8],
-        sums: &Sums,
-        patience: Option<Duration>,
-    ) -> Result<bool> {
-        let (mut page, mut left) = (first, out);
-        while !left.is_empty() {
-            let length = run_length(page, (left.len() / PAGE_BYTES) as u64);
-            let bytes = usize::try_from(length * PAGE).unwrap_or(left.len());
-            let (run, rest) = left.split_at_mut(bytes.min(left.len()));
-            match patience {
-                None => self.file.read(page_offset(page), run)?,
-                Some(patience) if self.file.read_soon(page_offset(page), run, patience)? => {}
-                Some(_) => return Ok(false),
-            }
-            check_pages(page, run, sums)?;
-            page += length;
-            left = rest;
-        }
-        Ok(true)
     }
 }
 

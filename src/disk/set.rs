@@ -97,10 +97,8 @@ impl Slot {
 const FOREIGN_SHARE: u64 = 4;
 /// Below this share of free space somebody should count what is on the disk.
 const TIGHT_SHARE: u64 = 8;
-/// A disk counts as full until this share of it is free again ...
-const ROOM_SHARE: u64 = 64;
-/// ... or this much, whichever is less: enough for a few stripes. It is full below half of that, so it does not flap.
-const ROOM_BYTES: u64 = 256 * 1024 * 1024;
+/// A disk counts as full until this many times of what shards leave free is free again, so that it does not flap.
+const ROOM_FLOORS: u64 = 2;
 
 impl DiskSet {
     /// The disks of the member list: number, path for people, and the opened disk unless it is absent.
@@ -353,8 +351,9 @@ impl DiskSet {
         if let Some(slot) = self.write().get_mut(&disk) {
             slot.space = Some(space);
         }
-        let room = (space.total_bytes / ROOM_SHARE).min(ROOM_BYTES);
-        if space.free_bytes < room / 2 {
+        let floor = space.floor_bytes();
+        let room = floor * ROOM_FLOORS;
+        if space.free_bytes < floor {
             let left = format!("{} bytes are free", space.free_bytes);
             return self.note_full(disk, &Error::new(ErrorKind::Posix(Posix::NoSpace), left));
         }

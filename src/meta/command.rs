@@ -272,6 +272,27 @@ pub enum Command {
     Genesis { class: Class, uid: u32, gid: u32, time: Timestamp },
 }
 
+impl Command {
+    /// Whether a user asks for something new that the metadata has to keep. Without room for it such a command is refused,
+    /// and all others are not: they take something away, or end what was begun.
+    pub const fn adds(&self) -> bool {
+        matches!(
+            self,
+            Self::Create { .. }
+                | Self::Link { .. }
+                | Self::SetXattr { mode: XattrMode::Set | XattrMode::Create, .. }
+                | Self::SetClass { .. }
+                | Self::CloneExtents { .. }
+                | Self::Reserve { .. }
+        )
+    }
+
+    /// Whether content of a file is in it.
+    pub const fn carries_data(&self) -> bool {
+        matches!(self, Self::CommitHot { .. } | Self::CommitInline { .. })
+    }
+}
+
 /// What `apply` answers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {

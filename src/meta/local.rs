@@ -31,12 +31,13 @@ use tokio_util::task::TaskTracker;
 mod members;
 mod order;
 mod outage;
+mod reopen;
 mod rounds;
 pub mod state;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use order::{Deaths, Start, StateHandle};
+pub(crate) use order::Start;
 
 use order::{Proposal, Shared, position};
 
@@ -67,6 +68,10 @@ pub struct LogStatus {
     pub read_only: Option<String>,
     /// Why changes wait for now.
     pub waiting: Option<String>,
+    /// Whether the disks have hardly any room for more metadata: nothing new is accepted.
+    pub cramped: bool,
+    /// Whether they have none, and what changes is in the log and in memory only.
+    pub in_memory: bool,
 }
 
 impl LocalLog {
@@ -148,6 +153,8 @@ impl LocalLog {
             wanted: self.shared.wanted(&list),
             read_only: self.shared.stopped(),
             waiting: self.shared.paused(),
+            cramped: self.shared.is_cramped(),
+            in_memory: self.shared.state().overlay.is_some(),
         }
     }
 
@@ -234,6 +241,10 @@ impl LocalLog {
         self.shared.check_running()?;
         if commands.is_empty() {
             return Ok((Vec::new(), self.applied()));
+        }
+        if !self.shared.has_room_for(&commands) {
+            let context = "the disks have no room for more metadata: remove files or add a disk";
+            return Err(Error::new(ErrorKind::Posix(Posix::NoSpace), context));
         }
         let encoded: Vec<_> = commands.iter().map(state::encode).collect();
         if encoded.iter().any(|bytes| bytes.len() > COMMAND_BYTES_MAX) {

@@ -8,19 +8,20 @@
 use crate::class::Class;
 use crate::config::labels::Labels;
 use crate::disk::Disk;
-use crate::disk::mirror::OnDead;
+use crate::disk::mirror::{MirrorFile, OnDead};
 use crate::disk::queue::DiskQueue;
 use crate::disk::set::{DiskHandle, DiskSet};
 use crate::disk::superblock::{Member, MemberList, MemberState, Superblock};
-use crate::error::{Error, Result};
+use crate::error::{Error, Posix, Result};
 use crate::meta::Log;
 use crate::meta::client::Views;
 use crate::meta::command::Command;
-use crate::meta::local::state::{Overlay, attach, open_mirror, read_clean, replay};
-use crate::meta::local::{Deaths, LocalLog, Start, StateHandle};
+use crate::meta::local::state::{
+    Deaths, Keep, Overlay, StateHandle, attach, open_mirror, read_clean,
+};
+use crate::meta::local::{LocalLog, Start};
 use crate::meta::log::merge::Merged;
 use crate::meta::log::scan::scan;
-use crate::meta::store::Store;
 use crate::types::{DiskId, Epoch, Incarnation, LogPosition, Timestamp, VolumeId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -161,14 +162,13 @@ pub async fn open(present: Vec<PresentDisk>, options: OpenOptions) -> Result<Ope
     let believed: Vec<_> = found.believed(&present);
     let disks = disk_set(&found.list, present);
     let survey = Survey::take(&found, &disks, believed).await?;
-    let deaths = Deaths::default();
     let state = {
-        let (disks, survey, deaths) = (disks.clone(), survey.clone(), deaths.clone());
-        queue.run(move || survey.state(&disks, &deaths, options)).await?
+        let (disks, survey) = (disks.clone(), survey.clone());
+        queue.run(move || survey.state(&disks, options)).await?
     };
     let end = state.at.advance(state.tail.len() as u64);
     let clean = survey.clean.contains(&(found.list.epoch, end)) && state.tail.is_empty();
-    let preferred = [state.disks.clone(), survey.disks()].concat();
+    let preferred = [state.handle.used(), survey.disks()].concat();
     let log = Arc::new(LocalLog::new(Start {
         volume: found.volume,
         name: found.name.clone(),
@@ -177,7 +177,6 @@ pub async fn open(present: Vec<PresentDisk>, options: OpenOptions) -> Result<Ope
         queue,
         options,
         state: state.handle,
-        deaths,
         checkpointed: state.at,
         recent: state.tail.into(),
         stopped: options.read_only.then(|| String::from("it was mounted so")),
@@ -215,8 +214,6 @@ struct Survey {
 #[derive(Debug)]
 struct Recovered {
     handle: StateHandle,
-    /// Disks whose copies are in use.
-    disks: Vec<DiskId>,
     /// Where the copies are durable.
     at: LogPosition,
     /// Commands from there on; they are applied.
@@ -285,12 +282,7 @@ impl Survey {
     }
 
     /// The furthest copy of the state that the log reaches and that takes the rest of it.
-    fn state(
-        &self,
-        disks: &Arc<DiskSet>,
-        deaths: &Deaths,
-        options: OpenOptions,
-    ) -> Result<Recovered> {
+    fn state(&self, disks: &Arc<DiskSet>, options: OpenOptions) -> Result<Recovered> {
         let mut complaints = self.complaints.clone();
         for (disk, at) in &self.copies {
             let tail = match self.log.tail(*at) {
@@ -300,20 +292,25 @@ impl Survey {
                     continue;
                 }
             };
-            let opened = match disks.get(*disk) {
-                Some(handle) if options.read_only => private(&handle, options.cache_bytes),
-                Some(handle) => self.shared(&handle, *at, disks, deaths, options.cache_bytes),
-                None => continue,
+            let Some(handle) = disks.get(*disk) else { continue };
+            let rest = |found: LogPosition| match found == *at {
+                true => Ok(tail.clone()),
+                false => Err(Error::corrupt(format!("the state is at {found}, not {at}"))),
             };
-            let opened = opened.and_then(|(handle, used)| {
-                let replayed = replay(&handle.store, *at, tail.iter());
-                if let (Err(_), Some(mirror)) = (&replayed, &handle.mirror) {
-                    mirror.fence();
+            let take = |keep: Keep| {
+                if options.read_only {
+                    return private(&handle, options.cache_bytes, rest);
                 }
-                replayed.map(|()| (handle, used))
-            });
+                let deaths = Deaths::default();
+                let mirror = self.equals(&handle, *at, keep, disks, &deaths)?;
+                StateHandle::open(mirror, deaths, keep, options.cache_bytes, rest)
+            };
+            let opened = match take(Keep::OnDisks) {
+                Err(error) if error.is(Posix::NoSpace) => take(Keep::InMemory),
+                other => other,
+            };
             match opened {
-                Ok((handle, disks)) => return Ok(Recovered { handle, disks, at: *at, tail }),
+                Ok(handle) => return Ok(Recovered { handle, at: *at, tail }),
                 Err(error) => complaints.push(format!("disk {disk}: {error}")),
             }
         }
@@ -324,46 +321,43 @@ impl Survey {
     }
 
     /// The copy on one disk and those that are equal to it.
-    fn shared(
+    fn equals(
         &self,
         handle: &DiskHandle,
         at: LogPosition,
+        keep: Keep,
         disks: &Arc<DiskSet>,
         deaths: &Deaths,
-        cache_bytes: usize,
-    ) -> Result<(StateHandle, Vec<DiskId>)> {
+    ) -> Result<MirrorFile> {
         let mirror = open_mirror(handle, deaths.listener(disks.clone()))?;
-        let mut used = vec![handle.id];
         let equals = self.copies.iter().filter(|(disk, other)| *disk != handle.id && *other == at);
         for other in equals.filter_map(|(disk, _at)| disks.get(*disk)) {
-            match attach(&mirror, &other) {
-                Ok(true) => used.push(other.id),
-                Ok(false) => {}
-                Err(error) => drop(disks.report(other.id, &error)),
+            if let Err(error) = attach(&mirror, &other, keep) {
+                disks.report(other.id, &error);
             }
         }
-        let store =
-            Store::open(mirror.clone(), cache_bytes).inspect_err(|_error| mirror.fence())?;
-        if store.applied() != at {
-            mirror.fence();
-            return Err(Error::corrupt(format!("the state is at {}, not {at}", store.applied())));
-        }
-        Ok((StateHandle { store: Arc::new(store), mirror: Some(mirror) }, used))
+        Ok(mirror)
     }
 }
 
 /// How far the copy of the state on a disk is. Writes nothing there.
 fn peek(handle: &DiskHandle) -> Result<LogPosition> {
-    let (state, _disks) = private(handle, PEEK_CACHE_BYTES)?;
-    Ok(state.store.applied())
+    let nothing = |_at| Ok(Vec::new());
+    Ok(private(handle, PEEK_CACHE_BYTES, nothing)?.store.applied())
 }
 
-fn private(handle: &DiskHandle, cache_bytes: usize) -> Result<(StateHandle, Vec<DiskId>)> {
+/// The copy of the state on a disk with the rest of the log applied, of which nothing reaches the disk.
+fn private(
+    handle: &DiskHandle,
+    cache_bytes: usize,
+    rest: impl FnOnce(LogPosition) -> Result<Vec<Bytes>>,
+) -> Result<StateHandle> {
     let quiet: OnDead = Arc::new(|disk, error| {
         tracing::warn!(disk = disk.get(), %error, "a copy of the metadata is damaged");
     });
-    let store = Store::open(Overlay::open(handle, quiet)?, cache_bytes)?;
-    Ok((StateHandle { store: Arc::new(store), mirror: None }, vec![handle.id]))
+    let overlay = Overlay::open(handle, quiet)?;
+    let store = overlay.store(cache_bytes, rest)?;
+    Ok(StateHandle { store, mirror: None, overlay: None, deaths: Deaths::default() })
 }
 
 fn disk_set(list: &MemberList, present: Vec<PresentDisk>) -> Arc<DiskSet> {

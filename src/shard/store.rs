@@ -6,7 +6,7 @@
 //! has no trailer that checks, is never believed, and is deleted by the next rebuild of the index.
 
 use crate::disk::{Disk, DiskEntry, DiskFile, OpenMode, Space};
-use crate::error::{Error, Posix, Result};
+use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::format::FormatError;
 use crate::net::{Seal, ShardFooter, ShardHeader, ShardKey};
 use crate::shard::file::{self, Footer, FooterBuilder, HEADER_BYTES, TRAILER_BYTES};
@@ -57,7 +57,8 @@ struct Unsealed {
 }
 
 impl Unsealed {
-    fn append(&mut self, cells: &[Bytes]) -> Result<()> {
+    fn append(&mut self, disk: &dyn Disk, cells: &[Bytes]) -> Result<()> {
+        check_room(disk, cells.iter().map(|cell| cell.len() as u64).sum())?;
         for cell in cells {
             let offset = HEADER_BYTES + self.builder.cells_bytes();
             self.file.write(offset, cell)?;
@@ -115,6 +116,22 @@ fn locked<T>(mutex: &Mutex<T>) -> crate::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Looks whether a disk has room for so many bytes of shards besides what they leave free. It looks at the disk each time:
+/// many are put at once, and what was seen a moment ago may be taken by now.
+fn check_room(disk: &dyn Disk, bytes: u64) -> Result<()> {
+    let space = disk.space()?;
+    let floor = space.floor_bytes();
+    if space.free_bytes >= floor.saturating_add(bytes) {
+        return Ok(());
+    }
+    let context = format!(
+        "disk {}: {} bytes are free, and shards leave {floor} to the metadata",
+        disk.label(),
+        space.free_bytes
+    );
+    Err(Error::new(ErrorKind::Posix(Posix::NoSpace), context))
+}
+
 /// Whether a disk has its directory of shards.
 pub fn has_directory(disk: &dyn Disk) -> Result<bool> {
     Ok(disk.list("")?.iter().any(|entry| entry.is_dir && entry.name == SHARDS_DIR))
@@ -162,7 +179,7 @@ impl ShardStore {
             let valid = match parse_name(base) {
                 Some(key) if file_name(key) == name => match self.trailer_checks(&name) {
                     Ok(()) => Some(key),
-                    Err(error) if error.kind() == crate::error::ErrorKind::Unavailable => {
+                    Err(error) if error.kind() == ErrorKind::Unavailable => {
                         return Err(error);
                     }
                     Err(_leftover) => None,
@@ -236,6 +253,11 @@ impl ShardStore {
             }
             other => other?,
         };
+        // What was there under this name has made room.
+        if let Err(error) = check_room(&*self.disk, HEADER_BYTES) {
+            ignore_absent(self.disk.remove(&name))?;
+            return Err(error);
+        }
         file.write(0, &file::encode_header(self.volume, &header))?;
         let builder = FooterBuilder::new(self.volume, header);
         let unsealed = Arc::new(Mutex::new(Unsealed { file, builder }));
@@ -259,7 +281,7 @@ impl ShardStore {
     pub fn append(&self, key: ShardKey, cells: &[Bytes]) -> Result<()> {
         let unsealed = self.unsealed(key)?;
         let mut unsealed = locked(&unsealed);
-        unsealed.append(cells)
+        unsealed.append(&*self.disk, cells)
     }
 
     /// As `append`, for cells that were long under way: they must belong where the shard ends, at byte `at` of its cells.
@@ -273,7 +295,7 @@ impl ShardStore {
             let context = format!("disk {}: {} ends at {end}, not at {at}", self.id, name_of(key));
             return Err(Error::internal(context));
         }
-        unsealed.append(cells)
+        unsealed.append(&*self.disk, cells)
     }
 
     /// Ends a shard; on return it is durable, its directories included. Answers the root of its cell hashes.

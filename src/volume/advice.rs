@@ -46,6 +46,13 @@ impl Advice {
             let action = "bring disks back, then unmount and mount again";
             self.tell(format!("nothing can be changed: {reason}"), action);
         }
+        if seen.log.cramped {
+            let action = "remove files, or what else is on these disks, or add a disk";
+            let room = if seen.log.in_memory { "no room" } else { "hardly any room" };
+            let problem =
+                format!("the disks have {room} for more metadata: nothing new can be made");
+            self.tell(problem, action);
+        }
         if let Some(reason) = &seen.log.waiting {
             let action = "bring disks back: all goes on by itself then";
             self.tell(format!("changes wait: {reason}"), action);

@@ -5,8 +5,8 @@ use super::space::{Share, payload_capacity, shares, usable};
 use crate::class::Class;
 use crate::config::Config;
 use crate::config::labels::Labels;
-use crate::disk::Space;
 use crate::disk::set::DiskSet;
+use crate::disk::{Space, floor_bytes};
 use crate::erasure::Scheme;
 use crate::error::{Error, Posix, Result};
 use crate::fs::statfs::{SpaceForClass, SpaceSource};
@@ -227,7 +227,8 @@ fn room(standing: &[(Share, Labels)], class: &Class, totals: &Totals) -> SpaceFo
         available_bytes: for_users(&free),
         writable_bytes: for_users(&|share| share.free_bytes),
         movable_bytes: capacity(false, &|share| {
-            share.free_bytes.saturating_sub(share.reserved_bytes / 2)
+            let floor = floor_bytes(share.total_bytes);
+            share.free_bytes.saturating_sub(floor.max(share.reserved_bytes / 2))
         }),
     }
 }

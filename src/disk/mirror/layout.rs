@@ -120,6 +120,8 @@ pub(super) fn open_header(sector: &[u8; SECTOR_BYTES]) -> Result<Header> {
 #[derive(Debug, Default)]
 pub(super) struct Sums {
     values: Vec<u64>,
+    /// How many of them are 0.
+    unused: u64,
     dirty: BTreeSet<u64>,
 }
 
@@ -134,9 +136,15 @@ impl Sums {
         if let Some(value) = Self::index(page).and_then(|index| self.values.get_mut(index))
             && *value != sum
         {
+            self.unused = self.unused + u64::from(sum == 0) - u64::from(*value == 0);
             *value = sum;
             self.dirty.insert((page - 1) / GROUP_PAGES);
         }
+    }
+
+    /// Pages that were never written.
+    pub(super) const fn unused(&self) -> u64 {
+        self.unused
     }
 
     /// Number of groups.
@@ -148,7 +156,11 @@ impl Sums {
     pub(super) fn resize(&mut self, pages: u64) {
         let count = usize::try_from(pages.saturating_sub(1)).unwrap_or(usize::MAX);
         let cut = count < self.values.len();
+        let zeros = |values: &[u64]| values.iter().filter(|value| **value == 0).count() as u64;
+        let before = self.values.len();
+        self.unused -= zeros(self.values.get(count..).unwrap_or_default());
         self.values.resize(count, 0);
+        self.unused += zeros(self.values.get(before..).unwrap_or_default());
         let groups = self.groups();
         self.dirty.retain(|group| *group < groups);
         if cut && !(count as u64).is_multiple_of(GROUP_PAGES) {

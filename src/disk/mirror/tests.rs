@@ -185,14 +185,14 @@ fn equal_replicas_are_attached_as_they_are() {
     let world = World::new(3);
     fill(&world.create(), 20);
     let mirror = world.open(0).unwrap();
-    assert!(mirror.attach(id(1), world.file(1)).unwrap());
+    assert!(mirror.attach(id(1), world.file(1), false).unwrap());
     let db = database(&mirror).unwrap();
     (20..40).for_each(|number| step(&db, number, Durability::Immediate).unwrap());
     drop(db);
     assert_eq!(mirror.replicas(), [(id(0), true), (id(1), true)]);
     let again = world.open(1).unwrap();
-    assert!(again.attach(id(0), world.file(0)).unwrap());
-    assert!(!again.attach(id(2), world.file(2)).unwrap(), "it was left behind");
+    assert!(again.attach(id(0), world.file(0), false).unwrap());
+    assert!(!again.attach(id(2), world.file(2), false).unwrap(), "it was left behind");
     for disk in [0, 1] {
         let mut db = database(&world.open(disk).unwrap()).unwrap();
         assert_eq!(steps(&db), 40);
@@ -356,6 +356,33 @@ fn a_replica_that_fails_is_dead_and_the_others_go_on() {
             mirror.remove_replica(id(failing)).unwrap();
             assert_eq!(mirror.replicas(), [(id(1 - failing), true)]);
         }
+    }
+}
+
+#[test]
+fn growth_that_one_replica_has_no_room_for_is_none_and_harms_no_replica() {
+    let world = World::new(2);
+    let mirror = world.create();
+    let db = database(&mirror).unwrap();
+    (0..4).for_each(|number| step(&db, number, durability(number)).unwrap());
+    step(&db, 4, Durability::Immediate).unwrap();
+    world.machine.full(1, world.machine.used_bytes(1));
+    let (bytes, unused) = mirror.room();
+    assert!(unused < bytes && !mirror.lacks_room());
+    let failed = (5..10_000).find(|number| step(&db, *number, Durability::None).is_err());
+    assert!(failed.is_some_and(|number| number > 5), "{failed:?}");
+    assert!(mirror.lacks_room());
+    assert_eq!(mirror.replicas(), [(id(0), false), (id(1), false)]);
+    assert_eq!(world.dead(), [id(1).get()], "the other one could have grown");
+    mirror.fence();
+    drop(db);
+    world.machine.full(1, 1 << 40);
+    for disk in [0, 1] {
+        let again = world.open(disk).unwrap();
+        assert!(again.attach(id(1 - disk), world.file(1 - disk), false).unwrap());
+        let db = database(&again).unwrap();
+        assert_eq!(steps(&db), 5, "what was durable");
+        again.fence();
     }
 }
 

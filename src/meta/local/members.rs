@@ -62,7 +62,7 @@ impl Shared {
         if self.is_paused() {
             self.resume(side).await?;
         }
-        let dead = self.deaths.take();
+        let dead = self.state().deaths.take();
         for disk in side.log.disks() {
             if dead.contains(&disk) {
                 self.lose(side, disk, &Error::corrupt("its copy of the state is lost"));
@@ -505,7 +505,7 @@ pub(super) async fn in_time<T>(work: impl Future<Output = Result<T>>) -> Result<
 }
 
 /// Whether a disk may keep the log.
-fn is_usable(list: &MemberList, disk: DiskId) -> bool {
+pub(super) fn is_usable(list: &MemberList, disk: DiskId) -> bool {
     list.member(disk).is_some_and(|member| member.state.counts())
 }
 

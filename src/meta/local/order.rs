@@ -1,24 +1,32 @@
 //! The order of commands, and the state that they are applied to. One job at a time changes the state.
 
-use super::state::{attach, open_mirror, replay};
+use super::state::StateHandle;
 use super::{read_only, rounds};
-use crate::disk::mirror::{MirrorFile, OnDead};
 use crate::disk::queue::DiskQueue;
 use crate::disk::set::DiskSet;
-use crate::disk::superblock::{LogMember, MemberList};
+use crate::disk::superblock::MemberList;
 use crate::error::{Error, Result};
 use crate::meta::Reply;
 use crate::meta::changes::Changes;
 use crate::meta::command::Command;
 use crate::meta::recover::OpenOptions;
 use crate::meta::store::Store;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use crate::types::{DiskId, LogPosition, VolumeId};
+use crate::types::{LogPosition, VolumeId};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
+
+/// How often the state is opened anew for one change: copies may fail for one reason after another.
+const RECOVERIES_MAX: usize = 3;
+
+/// Commands that the log may hold while the copies of the state have no room, before data is not put into it any more: the
+/// rest of its room is for what frees some.
+const IN_MEMORY_DATA_MAX: u64 = 4 << 20;
+/// Pages of the state that are kept in memory at most.
+const IN_MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// What recovery hands over.
 #[derive(Debug)]
@@ -37,48 +45,12 @@ pub(crate) struct Start {
     pub(crate) options: OpenOptions,
     /// The state with all of `recent` applied.
     pub(crate) state: StateHandle,
-    /// Is told of copies of the state that die.
-    pub(crate) deaths: Deaths,
     /// Position at which the copies of the state are durable.
     pub(crate) checkpointed: LogPosition,
     /// Commands from there on.
     pub(crate) recent: VecDeque<Bytes>,
     /// Why nothing may be changed.
     pub(crate) stopped: Option<String>,
-}
-
-/// The state in use.
-#[derive(Clone, Debug)]
-pub(crate) struct StateHandle {
-    /// redb and what is in it.
-    pub(crate) store: Arc<Store>,
-    /// The file below; none if the state is a private overlay.
-    pub(crate) mirror: Option<MirrorFile>,
-}
-
-/// Copies of the state that died and have not been dealt with.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Deaths(Arc<Mutex<Vec<DiskId>>>);
-
-impl Deaths {
-    /// What a mirror calls.
-    pub(crate) fn listener(&self, disks: Arc<DiskSet>) -> OnDead {
-        let list = self.clone();
-        Arc::new(move |disk, error| {
-            tracing::warn!(disk = disk.get(), %error, "a copy of the metadata is lost; it is made anew");
-            disks.report(disk, error);
-            list.lock().push(disk);
-        })
-    }
-
-    /// Those so far.
-    pub(super) fn take(&self) -> Vec<DiskId> {
-        std::mem::take(&mut *self.lock())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<DiskId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Commands that wait to be applied.
@@ -124,13 +96,16 @@ pub(super) struct Shared {
     pub(super) checkpointed: AtomicU64,
     /// Checkpoints since the start.
     pub(super) checkpoints: AtomicU64,
-    pub(super) deaths: Deaths,
     /// Why changes wait, while they do.
     pub(super) waits: watch::Sender<Option<String>>,
     pub(super) changes: Changes,
     waiting: Mutex<Vec<Proposal>>,
     order: Mutex<Order>,
+    /// The copies of the state can hardly grow any more.
+    tight: AtomicBool,
     state: RwLock<StateHandle>,
+    /// What was in use before: views of it are read to their end, for a while.
+    previous: Mutex<Option<StateHandle>>,
     stopped: Mutex<Option<String>>,
 }
 
@@ -185,12 +160,13 @@ impl Shared {
             durable: AtomicU64::new(applied),
             checkpointed: AtomicU64::new(start.checkpointed.get()),
             checkpoints: AtomicU64::new(0),
-            deaths: start.deaths,
             waits: watch::channel(None).0,
             changes: Changes::default(),
             waiting: Mutex::new(Vec::new()),
             order: Mutex::new(order),
+            tight: AtomicBool::new(false),
             state: RwLock::new(start.state),
+            previous: Mutex::new(None),
             stopped: Mutex::new(start.stopped),
         }
     }
@@ -266,82 +242,18 @@ impl Shared {
 
     fn apply(&self, first: LogPosition, commands: &[Command]) -> Result<Vec<Reply>> {
         self.check_running()?;
-        let error = match self.store().apply(first, commands) {
-            Ok(replies) => return Ok(replies),
-            Err(error) => error,
-        };
-        if self.recover_state(&error)? {
-            let again = self.store().apply(first, commands);
-            return again.inspect_err(|error| self.stop(&format!("apply commands: {error}")));
-        }
-        self.stop(&format!("apply commands: {error}"));
-        Err(read_only(&error.to_string()))
-    }
-
-    /// If the state was lost with its last copy in use, opens another copy and replays the log on it. Answers
-    /// whether it did; an error means that the log has stopped.
-    pub(super) fn recover_state(&self, error: &Error) -> Result<bool> {
-        let lost = |mirror: &MirrorFile| mirror.replicas().iter().all(|(_disk, alive)| !alive);
-        let handle = self.state();
-        if !handle.mirror.as_ref().is_some_and(lost) {
-            return Ok(false);
-        }
-        tracing::error!(%error, "all copies of the metadata in use failed; opening one anew");
-        if let Some(mirror) = &handle.mirror {
-            mirror.fence();
-        }
-        let log = self.members.borrow().log.clone();
-        let mut away = false;
-        for member in &log {
-            match self.reopen(member.disk, &log) {
-                Ok((state, used)) => {
-                    *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
-                    // The others are made anew as copies of these.
-                    let mut deaths = self.deaths.lock();
-                    deaths.clear();
-                    deaths.extend(log.iter().map(|m| m.disk).filter(|disk| !used.contains(disk)));
-                    return Ok(true);
-                }
-                Err(error) => {
-                    away |= self.disks.get(member.disk).is_none();
-                    tracing::warn!(disk = member.disk.get(), %error, "this copy does not open");
-                }
+        let mut applied = self.store().apply(first, commands);
+        for attempt in 0..RECOVERIES_MAX {
+            match &applied {
+                Err(error) if self.recover_state(error, attempt == 0)? => {}
+                Ok(_) | Err(_) => break,
             }
+            applied = self.store().apply(first, commands);
         }
-        if away {
-            return Err(self.pause("the disks with the metadata are away"));
-        }
-        self.stop(&format!("no copy of the metadata can be opened: {error}"));
-        Err(read_only("no copy of the metadata can be opened"))
-    }
-
-    /// The copy on `disk` and those of `log` that are equal to it, with all that was applied.
-    fn reopen(&self, disk: DiskId, log: &[LogMember]) -> Result<(StateHandle, Vec<DiskId>)> {
-        let handle = self.disks.get(disk);
-        let handle = handle.ok_or_else(|| Error::unavailable("the disk is down"))?;
-        let mirror = open_mirror(&handle, self.deaths.listener(self.disks.clone()))?;
-        let mut used = vec![disk];
-        let others = log.iter().filter(|member| member.disk != disk);
-        for other in others.filter_map(|member| self.disks.get(member.disk)) {
-            match attach(&mirror, &other) {
-                Ok(true) => used.push(other.id),
-                Ok(false) => {}
-                Err(error) => drop(self.disks.report(other.id, &error)),
-            }
-        }
-        let opened = Store::open(mirror.clone(), self.options.cache_bytes).and_then(|store| {
-            let at = store.applied();
-            let order = self.order();
-            if at < order.first || at > position(&self.applied) {
-                return Err(Error::corrupt(format!("it is at {at}, not in the recent log")));
-            }
-            replay(&store, at, order.from(at).iter())?;
-            Ok(store)
-        });
-        if opened.is_err() {
-            mirror.fence();
-        }
-        Ok((StateHandle { store: Arc::new(opened?), mirror: Some(mirror) }, used))
+        applied.map_err(|error| {
+            self.stop(&format!("apply commands: {error}"));
+            read_only(&error.to_string())
+        })
     }
 
     /// Ends all changes, because of `reason`. What is not durable by now never becomes so; whoever waits for disks learns
@@ -396,6 +308,54 @@ impl Shared {
 
     pub(super) fn state(&self) -> StateHandle {
         self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is in use from now on.
+    pub(super) fn set_state(&self, state: StateHandle) {
+        let before = std::mem::replace(
+            &mut *self.state.write().unwrap_or_else(PoisonError::into_inner),
+            state,
+        );
+        self.set_previous(Some(before));
+    }
+
+    /// Closes what was in use before, or keeps this in its place.
+    pub(super) fn set_previous(&self, state: Option<StateHandle>) {
+        let mut previous = self.previous.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *previous, state);
+        drop(previous);
+        drop(before);
+    }
+
+    /// Whether there is room for what `commands` add to the state. While it is in memory, the log is not trimmed: data goes
+    /// there for a while only, and what makes room for as long as memory is bounded.
+    pub(super) fn has_room_for(&self, commands: &[Command]) -> bool {
+        let overlay = self.state().overlay;
+        let adds = || commands.iter().any(Command::adds);
+        let carries = || commands.iter().any(Command::carries_data);
+        match overlay {
+            None => !(self.tight.load(Ordering::SeqCst) && adds()),
+            Some(overlay) => {
+                let recent = self.order().recent_bytes;
+                !adds()
+                    && (recent <= IN_MEMORY_DATA_MAX || !carries())
+                    && overlay.bytes() <= IN_MEMORY_BYTES_MAX
+            }
+        }
+    }
+
+    /// Whether only what takes something away is accepted, for want of room for the state.
+    pub(super) fn is_cramped(&self) -> bool {
+        self.tight.load(Ordering::SeqCst) || self.state().overlay.is_some()
+    }
+
+    /// Whether the copies can hardly grow any more.
+    pub(super) fn set_tight(&self, tight: bool) {
+        if self.tight.swap(tight, Ordering::SeqCst) != tight && tight {
+            tracing::warn!(
+                "the disks with the metadata have hardly any room for more of it: nothing new is accepted"
+            );
+        }
     }
 
     pub(super) fn store(&self) -> Arc<Store> {

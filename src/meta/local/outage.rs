@@ -86,7 +86,15 @@ impl Shared {
     /// Whether `list` can be put in force: some disk has the log, and enough take the list. If not, why.
     pub(super) fn too_few(&self, side: &Side, took: usize, needed: usize) -> Option<String> {
         if side.log.disks().is_empty() {
-            return Some(String::from("all disks with the metadata log are away"));
+            let log = self.members.borrow().log.clone();
+            let is_full = |disk| self.disks.get(disk).is_some() && self.disks.is_full(disk);
+            let reason = match log.iter().any(|member| is_full(member.disk)) {
+                true => {
+                    "the disks with the metadata log have no room for more of it: make some there"
+                }
+                false => "all disks with the metadata log are away",
+            };
+            return Some(reason.to_owned());
         }
         (took < needed).then(|| {
             format!("{took} of its disks answer, and {needed} must, so that nobody else mounts it")
@@ -194,7 +202,7 @@ impl Shared {
                     })
                     .await?;
             }
-            self.recover_state(&Error::unavailable("all disks were away"))?;
+            self.recover_state(&Error::unavailable("all disks were away"), true)?;
         }
         let alive: Vec<DiskId> = match self.state().mirror {
             Some(mirror) => {

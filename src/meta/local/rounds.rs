@@ -27,6 +27,8 @@ pub(crate) struct Side {
     /// Disks that failed to keep the log, and when they may be tried again.
     pub(super) avoid: BTreeMap<DiskId, Instant>,
     pub(super) checkpoint_due: Option<Instant>,
+    /// When it is looked again whether the state could grow.
+    pub(super) growth_due: Option<Instant>,
     /// Position up to which commands were searched for changes of classes.
     pub(super) tolerance_at: Option<LogPosition>,
 }
@@ -42,6 +44,7 @@ impl Side {
             joining: None,
             avoid: BTreeMap::new(),
             checkpoint_due: None,
+            growth_due: None,
             tolerance_at: None,
         }
     }
@@ -108,8 +111,10 @@ impl Shared {
         {
             self.round(&mut side).await?;
         }
+        self.look_at_growth(&mut side);
         let due = *side.checkpoint_due.get_or_insert(now + self.options.checkpoint_every);
-        if now >= due || recent_bytes >= self.options.checkpoint_bytes {
+        let in_memory = self.state().overlay.is_some();
+        if now >= due || (recent_bytes >= self.options.checkpoint_bytes && !in_memory) {
             self.checkpoint(&mut side).await?;
         }
         self.follow_classes(&mut side).await?;
@@ -132,11 +137,14 @@ impl Shared {
             // Nothing is applied between the sync and the commit: the state never gets ahead of the log.
             let _gate = self.gate.lock().await;
             self.round(side).await?;
+            if !self.leave_memory()? {
+                return Ok(());
+            }
             let store = self.store();
             let answer = self.queue.run(move || store.checkpoint()).await;
             match answer {
                 Ok(position) => position,
-                Err(error) if self.recover_state(&error)? => return Ok(()),
+                Err(error) if self.recover_state(&error, false)? => return Ok(()),
                 Err(error) => {
                     self.stop(&format!("make the state durable: {error}"));
                     return Err(error);
@@ -150,6 +158,7 @@ impl Shared {
         }
         self.checkpointed.store(answer.get(), Ordering::SeqCst);
         self.checkpoints.fetch_add(1, Ordering::Relaxed);
+        self.set_previous(None);
         // A copy that missed this checkpoint must not count any more before the log that it needs is freed.
         self.drop_lost(side).await?;
         self.order().forget(answer);

@@ -4,16 +4,16 @@
 
 use crate::disk::behind::BehindFile;
 use crate::disk::mirror::{MirrorFile, OnDead};
-use crate::disk::set::DiskHandle;
+use crate::disk::set::{DiskHandle, DiskSet};
 use crate::disk::{Disk, DiskFile, OpenMode};
-use crate::error::{Error, Posix, Result};
+use crate::error::{Error, ErrorKind, Posix, Result};
 use crate::format::{Decoded, FormatError, Reader, Writer};
 use crate::meta::command::Command;
 use crate::meta::log::{SILENT, make_dir};
 use crate::meta::store::Store;
 use crate::sum::xxh3;
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use crate::types::{Epoch, LogPosition};
+use crate::types::{DiskId, Epoch, LogPosition};
 use bytes::Bytes;
 use redb::StorageBackend;
 use std::collections::BTreeMap;
@@ -30,7 +30,8 @@ const CLEAN_FILE: &str = "meta/clean";
 /// Most commands that are replayed in one transaction: bounds redb's memory.
 const REPLAY_COMMANDS: usize = 1000;
 /// Unit of the overlay.
-const PAGE: u64 = 4096;
+const PAGE_BYTES: usize = 4096;
+const PAGE: u64 = PAGE_BYTES as u64;
 
 /// Creates the file of a copy that counts at once: for a new volume.
 pub(crate) fn create_copy(disk: &dyn Disk) -> Result<Arc<dyn DiskFile>> {
@@ -111,9 +112,9 @@ pub(crate) fn open_mirror(handle: &DiskHandle, on_dead: OnDead) -> Result<Mirror
 }
 
 /// Takes the copy on a further disk into `mirror`, which nobody has opened yet, if it is equal.
-pub(crate) fn attach(mirror: &MirrorFile, handle: &DiskHandle) -> Result<bool> {
+pub(crate) fn attach(mirror: &MirrorFile, handle: &DiskHandle, keep: Keep) -> Result<bool> {
     let file = beside(handle, open_copy(&*handle.disk, OpenMode::Write)?)?;
-    mirror.attach(handle.id, file)
+    mirror.attach(handle.id, file, keep == Keep::InMemory)
 }
 
 /// The file of a copy, written by a thread of its own: a disk that hangs must not hold up the others, and all copies
@@ -125,28 +126,16 @@ pub(crate) fn beside(handle: &DiskHandle, file: Arc<dyn DiskFile>) -> Result<Arc
     Ok(Arc::new(BehindFile::start(&format!("state-{}", handle.id), file, SILENT)?))
 }
 
-/// Applies encoded commands of the log.
-pub(crate) fn replay<'a>(
-    store: &Store,
-    first: LogPosition,
-    commands: impl Iterator<Item = &'a Bytes>,
-) -> Result<()> {
-    let mut at = first;
-    let mut batch = Vec::new();
-    let flush = |at: &mut LogPosition, batch: &mut Vec<Command>| -> Result<()> {
+/// Applies the encoded commands of the log that `tail` answers for the position of a state.
+fn fill(store: &Store, tail: impl FnOnce(LogPosition) -> Result<Vec<Bytes>>) -> Result<()> {
+    let mut at = store.applied();
+    for bytes in tail(at)?.chunks(REPLAY_COMMANDS) {
+        let commands = bytes.iter().map(|bytes| decode(bytes)).collect::<Result<Vec<_>>>()?;
         // Replies were given when the commands were proposed.
-        drop(store.apply(*at, batch)?);
-        *at = at.advance(batch.len() as u64);
-        batch.clear();
-        Ok(())
-    };
-    for bytes in commands {
-        batch.push(decode(bytes)?);
-        if batch.len() == REPLAY_COMMANDS {
-            flush(&mut at, &mut batch)?;
-        }
+        drop(store.apply(at, &commands)?);
+        at = at.advance(commands.len() as u64);
     }
-    if batch.is_empty() { Ok(()) } else { flush(&mut at, &mut batch) }
+    Ok(())
 }
 
 /// The stored form of a command.
@@ -163,11 +152,109 @@ fn decode(bytes: &[u8]) -> Result<Command> {
     Ok(command)
 }
 
-/// A copy of the state that is read only; what redb writes stays in memory.
-#[derive(Debug)]
+/// Where changes of the state go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Keep {
+    /// To its copies.
+    OnDisks,
+    /// Nowhere else: the copies have no room for them.
+    InMemory,
+}
+
+/// The state in use.
+#[derive(Clone, Debug)]
+pub(crate) struct StateHandle {
+    /// redb and what is in it.
+    pub(crate) store: Arc<Store>,
+    /// The copies below; none if the state is the private overlay of a mount that changes nothing.
+    pub(crate) mirror: Option<MirrorFile>,
+    /// What is kept in memory because the copies have no room for it.
+    pub(crate) overlay: Option<Overlay>,
+    /// Copies of these that died and have not been dealt with.
+    pub(crate) deaths: Deaths,
+}
+
+/// Copies of the state that died.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Deaths(Arc<Mutex<Vec<DiskId>>>);
+
+impl Deaths {
+    /// What a mirror calls.
+    pub(crate) fn listener(&self, disks: Arc<DiskSet>) -> OnDead {
+        let list = self.clone();
+        Arc::new(move |disk, error| {
+            tracing::warn!(disk = disk.get(), %error, "a copy of the metadata is lost; it is made anew");
+            disks.report(disk, error);
+            list.lock().push(disk);
+        })
+    }
+
+    /// Those so far.
+    pub(crate) fn take(&self) -> Vec<DiskId> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    /// These are to be dealt with, too.
+    pub(crate) fn add(&self, disks: impl Iterator<Item = DiskId>) {
+        self.lock().extend(disks);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<DiskId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StateHandle {
+    /// Opens the copies of `mirror`, which nobody has opened yet and whose deaths are told to `deaths`, and applies what
+    /// `tail` answers for the position that they are at.
+    ///
+    /// Error: `NoSpace` if they have no room for it.
+    pub(crate) fn open(
+        mirror: MirrorFile,
+        deaths: Deaths,
+        keep: Keep,
+        cache_bytes: usize,
+        tail: impl FnOnce(LogPosition) -> Result<Vec<Bytes>>,
+    ) -> Result<Self> {
+        let open = || match keep {
+            Keep::OnDisks => {
+                let store = Store::open(mirror.clone(), cache_bytes)?;
+                // Before redb is dropped: that commits.
+                let filled = fill(&store, tail).inspect_err(|_error| mirror.fence());
+                filled.map(|()| (Arc::new(store), None))
+            }
+            Keep::InMemory => {
+                let overlay = Overlay::over(mirror.clone())?;
+                Ok((overlay.store(cache_bytes, tail)?, Some(overlay)))
+            }
+        };
+        let (store, overlay) = open().map_err(|error| {
+            mirror.fence();
+            Self::why(&mirror, error)
+        })?;
+        Ok(Self { store, mirror: Some(mirror), overlay, deaths })
+    }
+
+    /// Disks whose copies are in use.
+    pub(crate) fn used(&self) -> Vec<DiskId> {
+        let replicas = self.mirror.iter().flat_map(MirrorFile::replicas);
+        replicas.filter(|(_disk, alive)| *alive).map(|(disk, _alive)| disk).collect()
+    }
+
+    /// What is wrong, told apart if copies had no room for what was to be written.
+    fn why(mirror: &MirrorFile, error: Error) -> Error {
+        if !mirror.lacks_room() {
+            return error;
+        }
+        Error::with_source(ErrorKind::Posix(Posix::NoSpace), "no room for more metadata", error)
+    }
+}
+
+/// Copies of the state that are only read; what redb writes stays in memory. Clones are the same.
+#[derive(Clone, Debug)]
 pub(crate) struct Overlay {
     base: MirrorFile,
-    pages: Mutex<Pages>,
+    pages: Arc<Mutex<Pages>>,
 }
 
 #[derive(Debug)]
@@ -180,14 +267,39 @@ struct Pages {
 }
 
 impl Overlay {
-    /// An overlay over the copy on one disk.
+    /// An overlay over the copy on one disk, to which nothing is written.
     pub(crate) fn open(handle: &DiskHandle, on_dead: OnDead) -> Result<Self> {
         let file = open_copy(&*handle.disk, OpenMode::Read)?;
-        let base = MirrorFile::open(handle.id, file, on_dead)?;
+        Self::over(MirrorFile::open(handle.id, file, on_dead)?)
+    }
+
+    fn over(base: MirrorFile) -> Result<Self> {
         let context = |error| Error::from_io("measure the state", error);
         let length = base.len().map_err(context)?;
         let pages = Pages { length, base_length: length, written: BTreeMap::new() };
-        Ok(Self { base, pages: Mutex::new(pages) })
+        Ok(Self { base, pages: Arc::new(Mutex::new(pages)) })
+    }
+
+    /// The state on top of it, with what `tail` answers for the position of the base.
+    pub(crate) fn store(
+        &self,
+        cache_bytes: usize,
+        tail: impl FnOnce(LogPosition) -> Result<Vec<Bytes>>,
+    ) -> Result<Arc<Store>> {
+        let store = Store::open(self.clone(), cache_bytes)?;
+        fill(&store, tail)?;
+        Ok(Arc::new(store))
+    }
+
+    /// Bytes that are in memory.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.pages().written.len() as u64 * PAGE
+    }
+
+    /// Bytes that the copies would have to grow by.
+    pub(crate) fn grown_bytes(&self) -> Result<u64> {
+        let base = self.base.len().map_err(|error| Error::from_io("measure the state", error))?;
+        Ok(self.pages().length.saturating_sub(base))
     }
 
     // A page is replaced whole, so a poisoned lock is good.
@@ -199,7 +311,7 @@ impl Overlay {
         if let Some(written) = pages.written.get(&page) {
             return Ok(written.clone());
         }
-        let mut content = vec![0; 4096];
+        let mut content = vec![0; PAGE_BYTES];
         if (page + 1) * PAGE <= pages.base_length {
             self.base.read(page * PAGE, &mut content)?;
         }
@@ -245,9 +357,13 @@ impl StorageBackend for Overlay {
         let mut at = offset;
         let mut rest = data;
         while !rest.is_empty() {
-            let mut content = self.page(&pages, at / PAGE)?;
             let skip = usize::try_from(at % PAGE).unwrap_or(0);
-            let (here, behind) = rest.split_at(rest.len().min(content.len() - skip));
+            let (here, behind) = rest.split_at(rest.len().min(PAGE_BYTES - skip));
+            // What is replaced whole is not read: a crash may have left anything in a free page.
+            let mut content = match here.len() {
+                PAGE_BYTES => vec![0; PAGE_BYTES],
+                _part => self.page(&pages, at / PAGE)?,
+            };
             content.iter_mut().skip(skip).zip(here).for_each(|(to, from)| *to = *from);
             pages.written.insert(at / PAGE, content);
             at += here.len() as u64;

@@ -1,10 +1,10 @@
 use super::*;
 use crate::class::Class;
 use crate::config::labels::Labels;
-use crate::disk::Disk;
 use crate::disk::local::LocalDisk;
 use crate::disk::queue::DiskQueue;
 use crate::disk::superblock;
+use crate::disk::{Disk, Space};
 use crate::error::Posix;
 use crate::meta::command::NewNode;
 use crate::meta::recover::{NewVolume, OpenOptions, Opened, PresentDisk, format, open};
@@ -200,6 +200,41 @@ async fn the_log_settles_unless_an_outage_may_put_something_off() {
     assert_eq!(put_off.await.unwrap().unwrap().0.len(), 1, "it was applied");
     log.shared.pause("none is there");
     assert_eq!(log.settle().await.unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+/// What takes away needs pages of the state too, so nothing new is accepted before they are used up.
+#[tokio::test]
+async fn nothing_new_is_accepted_when_the_state_can_hardly_grow() {
+    let (_root, opened) = formatted().await;
+    let (log, mut ino) = (opened.log.clone(), 100);
+    let mirror = log.shared.state().mirror.unwrap();
+    loop {
+        let (bytes, unused) = mirror.room();
+        assert!(unused <= bytes && ino < 100_000);
+        if unused < bytes / 8 {
+            break;
+        }
+        log.propose((ino..ino + 20).map(create).collect()).await.unwrap();
+        log.checkpoint().await.unwrap();
+        ino += 20;
+    }
+    let note = |free_bytes: u64| {
+        let space = Space { total_bytes: 1 << 40, free_bytes, device: 1 };
+        log.members().log.iter().for_each(|member| opened.disks.note_space(member.disk, space));
+    };
+    for (free_bytes, cramped) in [(1 << 39, false), (1 << 10, true), (1 << 39, false)] {
+        note(free_bytes);
+        tokio::time::sleep(reopen::LOOK).await;
+        log.tick().await.unwrap();
+        assert_eq!(log.status().cramped, cramped, "{free_bytes} bytes are free");
+        let made = log.propose(vec![create(ino)]).await;
+        assert_eq!(made.is_err_and(|error| error.is(Posix::NoSpace)), cramped);
+        let name = ino.to_string().into_bytes();
+        let time = Timestamp::default();
+        let remove = Command::Unlink { parent: ROOT_INO, name, keep: false, time };
+        log.propose(vec![remove]).await.unwrap();
+        ino += 1;
+    }
 }
 
 #[test]

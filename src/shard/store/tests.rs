@@ -290,3 +290,41 @@ fn whatever_a_power_cut_leaves_of_the_index_it_is_made_anew() {
         }
     }
 }
+
+/// The log and the metadata have to go on growing, be the shards those of users, of repair or of moves.
+#[test]
+fn shards_leave_a_part_of_the_disk_free() {
+    let machine = SimMachine::new(1, 1);
+    let disk = machine.disk(0);
+    let store = open(&disk);
+    let before = machine.used_bytes(0);
+    put(&store, 1);
+    let shard = machine.used_bytes(0) - before;
+    // The floor is a part of what the disk then has.
+    let room_for = |bytes: u64| (machine.used_bytes(0) + bytes) * 128 / 127 + 128;
+    machine.full(0, room_for(shard / 2));
+    let header = ShardHeader {
+        key: key(2),
+        class: ClassId(1),
+        data_shards: 4,
+        parity_shards: 2,
+        cell_bytes: CELL,
+        epoch: Epoch(3),
+    };
+    store.begin(header).unwrap();
+    let cell = Bytes::from(bytes(2, CELL as usize));
+    let appended = (0..3).map(|_row| store.append(key(2), std::slice::from_ref(&cell)));
+    let error = appended.collect::<Result<Vec<_>, _>>().unwrap_err();
+    assert!(error.is(Posix::NoSpace) && error.to_string().contains("metadata"), "{error}");
+    let space = disk.space().unwrap();
+    // Files take whole blocks.
+    assert!(
+        space.free_bytes + 4096 > space.floor_bytes() && space.floor_bytes() > 4096,
+        "{space:?}"
+    );
+    store.abort(key(2)).unwrap();
+    machine.full(0, machine.used_bytes(0) + 1000);
+    assert!(store.begin(header).unwrap_err().is(Posix::NoSpace));
+    machine.full(0, room_for(2 * shard));
+    put(&store, 2);
+}
