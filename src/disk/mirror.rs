@@ -195,7 +195,14 @@ impl MirrorFile {
             return Ok(false);
         }
         // A crash may have cut only some of the files to their new length; what counts is within the shorter one.
-        if !as_is {
+        if as_is {
+            let own = logical_pages(file.len()?).min(pages.count);
+            if own * PAGE < layout::told_bytes(&pages.synced_header)? {
+                return Ok(false);
+            }
+            pages.count = own;
+            pages.sums.resize(own);
+        } else {
             file.set_len(replica_bytes(pages.count))?;
         }
         pages.replicas.push(Replica::new(disk, file));
@@ -508,6 +515,7 @@ impl Pages {
                 // A file that stays too long is as good, but takes room that others may need.
                 drop(replica.file.set_len(replica_bytes(before)));
             }
+            return Err(lost(deaths));
         }
         self.on_joining(deaths, |replica| replica.file.set_len(replica_bytes(count)));
         self.sums.resize(count);

@@ -287,9 +287,19 @@ impl Command {
         )
     }
 
-    /// Whether content of a file is in it.
-    pub const fn carries_data(&self) -> bool {
-        matches!(self, Self::CommitHot { .. } | Self::CommitInline { .. })
+    /// Whether it gives room on the disks, now or by what it leads to.
+    pub const fn frees(&self) -> bool {
+        matches!(
+            self,
+            Self::Unlink { .. }
+                | Self::Rmdir { .. }
+                | Self::Truncate { .. }
+                | Self::Punch { .. }
+                | Self::RemoveXattr { .. }
+                | Self::ReleaseOrphans { .. }
+                | Self::Reap { .. }
+                | Self::ForgetStripes { .. }
+        )
     }
 }
 

@@ -25,7 +25,9 @@ use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 mod members;
@@ -40,6 +42,9 @@ mod tests;
 pub(crate) use order::Start;
 
 use order::{Proposal, Shared, position};
+
+/// How often it is looked whether the state has room again.
+const ROOM_PAUSE: Duration = Duration::from_millis(50);
 
 /// The ordered log of an embedded volume and the state that it is applied to.
 #[derive(Debug)]
@@ -242,10 +247,7 @@ impl LocalLog {
         if commands.is_empty() {
             return Ok((Vec::new(), self.applied()));
         }
-        if !self.shared.has_room_for(&commands) {
-            let context = "the disks have no room for more metadata: remove files or add a disk";
-            return Err(Error::new(ErrorKind::Posix(Posix::NoSpace), context));
-        }
+        self.until_room_for(&commands).await?;
         let encoded: Vec<_> = commands.iter().map(state::encode).collect();
         if encoded.iter().any(|bytes| bytes.len() > COMMAND_BYTES_MAX) {
             return Err(Error::internal(format!("a command exceeds {COMMAND_BYTES_MAX} bytes")));
@@ -271,6 +273,23 @@ impl LocalLog {
             Err(oneshot::error::TryRecvError::Empty) => self.until_applied(answered).await,
             Err(oneshot::error::TryRecvError::Closed) => Err(gave_no_answer()),
         }
+    }
+
+    /// Waits while the state is moved to disks with room.
+    ///
+    /// Error: `NoSpace` if there is none.
+    async fn until_room_for(&self, commands: &[Command]) -> Result<()> {
+        let deadline = self.shared.patience();
+        while !self.shared.has_room_for(commands) {
+            if !self.shared.makes_room() || Instant::now() >= deadline {
+                let context =
+                    "the disks have no room for more metadata: remove files or add a disk";
+                return Err(Error::new(ErrorKind::Posix(Posix::NoSpace), context));
+            }
+            self.shared.check_running()?;
+            tokio::time::sleep(ROOM_PAUSE).await;
+        }
+        Ok(())
     }
 
     /// Waits for what an outage has put off. Given up, it is never applied.

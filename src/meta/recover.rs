@@ -332,8 +332,12 @@ impl Survey {
         let mirror = open_mirror(handle, deaths.listener(disks.clone()))?;
         let equals = self.copies.iter().filter(|(disk, other)| *disk != handle.id && *other == at);
         for other in equals.filter_map(|(disk, _at)| disks.get(*disk)) {
-            if let Err(error) = attach(&mirror, &other, keep) {
-                disks.report(other.id, &error);
+            match attach(&mirror, &other, keep) {
+                Ok(_is_equal) => {}
+                Err(error) if error.is(Posix::NoSpace) => return Err(error),
+                Err(error) => {
+                    disks.report(other.id, &error);
+                }
             }
         }
         Ok(mirror)

@@ -2,6 +2,7 @@
 
 use super::order::{Shared, position};
 use super::read_only;
+use super::reopen::is_lost;
 use super::rounds::Side;
 use super::state::{begin_copy, beside, promote};
 use crate::config::labels::Labels;
@@ -62,7 +63,12 @@ impl Shared {
         if self.is_paused() {
             self.resume(side).await?;
         }
-        let dead = self.state().deaths.take();
+        let state = self.state();
+        let dead = match state.mirror.as_ref().is_some_and(is_lost) {
+            // All are to be opened anew, and these may well be among those that are good.
+            true => Vec::new(),
+            false => state.deaths.take(),
+        };
         for disk in side.log.disks() {
             if dead.contains(&disk) {
                 self.lose(side, disk, &Error::corrupt("its copy of the state is lost"));
@@ -308,7 +314,7 @@ impl Shared {
             self.drop_lost(&mut side).await?;
             self.heal(&mut side).await?;
             let list = self.members.borrow().clone();
-            let enough = staying(&side, &list).len() >= self.wanted(&list);
+            let enough = self.staying(&side, &list).len() >= self.wanted(&list);
             if enough || (side.joining.is_none() && self.candidate(&side, &list).is_none()) {
                 return Ok(enough);
             }
@@ -320,7 +326,7 @@ impl Shared {
         let list = self.members.borrow().clone();
         let disk = match side.joining {
             Some(disk) => disk,
-            None if staying(side, &list).len() < self.wanted(&list) => {
+            None if self.staying(side, &list).len() < self.wanted(&list) => {
                 let Some(disk) = self.candidate(side, &list) else { return Ok(()) };
                 if let Err(error) = self.start_copy(disk).await {
                     self.avoid(side, disk, &error);
@@ -349,12 +355,15 @@ impl Shared {
         for member in list.disks.iter_mut().filter(|member| member.disk == disk) {
             member.state = MemberState::Healthy;
         }
-        self.change(side, list).await
+        self.change(side, list).await?;
+        // What is in memory may have its room now.
+        side.checkpoint_due = Some(Instant::now());
+        Ok(())
     }
 
     /// Enough disks that stay have the log: those that drain leave it.
     async fn release_leaving(&self, side: &mut Side, list: MemberList) -> Result<()> {
-        let staying = staying(side, &list);
+        let staying = self.staying(side, &list);
         let leaving: Vec<_> =
             side.log.disks().into_iter().filter(|disk| !staying.contains(disk)).collect();
         if leaving.is_empty() || staying.is_empty() {
@@ -367,12 +376,26 @@ impl Shared {
         self.change(side, list).await
     }
 
+    /// Disks with the log that are to keep it: those without room for the state to grow leave it when others have it.
+    fn staying(&self, side: &Side, list: &MemberList) -> Vec<DiskId> {
+        let next = self.growth();
+        let stays = |disk: &DiskId| is_usable(list, *disk) && self.has_room_next(list, *disk, next);
+        side.log.disks().into_iter().filter(stays).collect()
+    }
+
     /// The next disk for the log: as far from those that have it as possible.
     fn candidate(&self, side: &Side, list: &MemberList) -> Option<DiskId> {
         let members = side.log.disks();
         let have: Vec<&Member> = members.iter().filter_map(|disk| list.member(*disk)).collect();
         let now = Instant::now();
+        let (next, in_memory) = (self.growth(), self.state().overlay.is_some());
+        let enough =
+            members.iter().filter(|disk| is_usable(list, **disk)).count() >= self.wanted(list);
         let free = |handle: &Arc<DiskHandle>| {
+            // Where the state has no room to grow, one more disk without room is of no use, unless there are too few.
+            if (in_memory || enough) && !self.has_room_next(list, handle.id, next) {
+                return false;
+            }
             let avoided = side.avoid.get(&handle.id).is_some_and(|until| *until > now);
             is_usable(list, handle.id) && !members.contains(&handle.id) && !avoided
         };
@@ -507,11 +530,6 @@ pub(super) async fn in_time<T>(work: impl Future<Output = Result<T>>) -> Result<
 /// Whether a disk may keep the log.
 pub(super) fn is_usable(list: &MemberList, disk: DiskId) -> bool {
     list.member(disk).is_some_and(|member| member.state.counts())
-}
-
-/// Disks with the log that are to keep it.
-fn staying(side: &Side, list: &MemberList) -> Vec<DiskId> {
-    side.log.disks().into_iter().filter(|disk| is_usable(list, *disk)).collect()
 }
 
 fn members_of(list: &MemberList) -> Vec<u32> {

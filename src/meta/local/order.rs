@@ -1,5 +1,6 @@
 //! The order of commands, and the state that they are applied to. One job at a time changes the state.
 
+use super::reopen::Growth;
 use super::state::StateHandle;
 use super::{read_only, rounds};
 use crate::disk::queue::DiskQueue;
@@ -22,9 +23,11 @@ use tokio::time::Instant;
 /// How often the state is opened anew for one change: copies may fail for one reason after another.
 const RECOVERIES_MAX: usize = 3;
 
-/// Commands that the log may hold while the copies of the state have no room, before data is not put into it any more: the
-/// rest of its room is for what frees some.
-const IN_MEMORY_DATA_MAX: u64 = 4 << 20;
+/// Commands that the log may hold while the copies of the state have no room, before it takes only what frees some: there is
+/// not much room for the log either.
+const IN_MEMORY_LOG_MAX: u64 = 4 << 20;
+/// ... and before it takes nothing any more.
+const IN_MEMORY_FREEING_MAX: u64 = 64 << 20;
 /// Pages of the state that are kept in memory at most.
 const IN_MEMORY_BYTES_MAX: u64 = 1 << 30;
 
@@ -103,6 +106,7 @@ pub(super) struct Shared {
     order: Mutex<Order>,
     /// The copies of the state can hardly grow any more.
     tight: AtomicBool,
+    growth: Mutex<Growth>,
     state: RwLock<StateHandle>,
     /// What was in use before: views of it are read to their end, for a while.
     previous: Mutex<Option<StateHandle>>,
@@ -165,6 +169,7 @@ impl Shared {
             waiting: Mutex::new(Vec::new()),
             order: Mutex::new(order),
             tight: AtomicBool::new(false),
+            growth: Mutex::default(),
             state: RwLock::new(start.state),
             previous: Mutex::new(None),
             stopped: Mutex::new(start.stopped),
@@ -327,26 +332,40 @@ impl Shared {
         drop(before);
     }
 
-    /// Whether there is room for what `commands` add to the state. While it is in memory, the log is not trimmed: data goes
-    /// there for a while only, and what makes room for as long as memory is bounded.
+    /// Whether there is room for what `commands` add to the state. While it is in memory, the log is not trimmed: it
+    /// takes less and less.
     pub(super) fn has_room_for(&self, commands: &[Command]) -> bool {
         let overlay = self.state().overlay;
         let adds = || commands.iter().any(Command::adds);
-        let carries = || commands.iter().any(Command::carries_data);
+        let frees = || commands.iter().all(Command::frees);
         match overlay {
             None => !(self.tight.load(Ordering::SeqCst) && adds()),
             Some(overlay) => {
                 let recent = self.order().recent_bytes;
-                !adds()
-                    && (recent <= IN_MEMORY_DATA_MAX || !carries())
-                    && overlay.bytes() <= IN_MEMORY_BYTES_MAX
+                let much = recent > IN_MEMORY_FREEING_MAX || overlay.bytes() > IN_MEMORY_BYTES_MAX;
+                let starts = || commands.iter().all(|it| matches!(it, Command::StartMount { .. }));
+                !adds() && (recent <= IN_MEMORY_LOG_MAX || frees()) && !much || starts()
             }
         }
+    }
+
+    /// Whether there will be room soon, because the state is being moved to other disks.
+    pub(super) fn makes_room(&self) -> bool {
+        self.state().overlay.is_some() && self.can_grow()
     }
 
     /// Whether only what takes something away is accepted, for want of room for the state.
     pub(super) fn is_cramped(&self) -> bool {
         self.tight.load(Ordering::SeqCst) || self.state().overlay.is_some()
+    }
+
+    /// The state as it will be soon.
+    pub(super) fn growth(&self) -> Growth {
+        *self.growth.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_growth(&self, growth: Growth) {
+        *self.growth.lock().unwrap_or_else(PoisonError::into_inner) = growth;
     }
 
     /// Whether the copies can hardly grow any more.

@@ -10,7 +10,7 @@ use super::read_only;
 use super::rounds::Side;
 use super::state::{Deaths, Keep, StateHandle, attach, open_mirror};
 use crate::disk::mirror::MirrorFile;
-use crate::disk::superblock::LogMember;
+use crate::disk::superblock::{LogMember, MemberList};
 use crate::error::{Error, Posix, Result};
 use crate::types::{DiskId, LogPosition};
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl Shared {
         let log = self.members.borrow().log.clone();
         let full = mirror.lacks_room();
         let those = match full {
-            true if may_grow => self.roomy(&log, mirror.room().0, growth(&mirror)),
+            true if may_grow => self.roomy(&log, growth(&mirror)),
             true => Vec::new(),
             false => log.clone(),
         };
@@ -57,6 +57,8 @@ impl Shared {
                     );
                 }
                 self.take(reopened, &log);
+                // It is fenced: nothing can be read there.
+                self.set_previous(None);
                 Ok(true)
             }
             Err(_cannot) if log.iter().any(|member| self.disks.get(member.disk).is_none()) => {
@@ -73,11 +75,9 @@ impl Shared {
     /// Has copies follow what is kept in memory if there is room for it. Answers whether the state is on disks. The caller
     /// has the gate.
     pub(super) fn leave_memory(&self) -> Result<bool> {
-        let StateHandle { mirror: Some(base), overlay: Some(overlay), .. } = self.state() else {
-            return Ok(true);
-        };
+        let Some(overlay) = self.state().overlay else { return Ok(true) };
         let log = self.members.borrow().log.clone();
-        let those = self.roomy(&log, base.room().0, overlay.grown_bytes()?.max(GROWTH_MIN));
+        let those = self.roomy(&log, overlay.grown_bytes()?.max(GROWTH_MIN));
         if those.is_empty() {
             return Ok(false);
         }
@@ -95,44 +95,74 @@ impl Shared {
         }
     }
 
-    /// The disks of `log` that have room for their copies, of `bytes` now, to grow by `growth`. None if there would be fewer
-    /// copies than there should be, counting disks that have room for a new one: redundancy is not given for room. Goes by
-    /// the last look at the disks: one that hangs holds up nobody.
-    fn roomy(&self, log: &[LogMember], bytes: u64, growth: u64) -> Vec<LogMember> {
-        let list = self.members.borrow().clone();
-        let has_room = |disk: DiskId, bytes: u64| {
-            let space = self.disks.get(disk).and_then(|_handle| self.disks.space(disk));
-            space.is_some_and(|space| space.free_bytes >= bytes + bytes / OVERHEAD_SHARE)
-        };
-        let those: Vec<_> =
-            log.iter().filter(|member| has_room(member.disk, growth)).copied().collect();
-        let others = self.usable(&list).into_iter().filter(|handle| {
-            let has_copy = log.iter().any(|member| member.disk == handle.id);
-            is_usable(&list, handle.id) && !has_copy && has_room(handle.id, bytes + growth)
-        });
-        if those.len() + others.count() >= self.wanted(&list) { those } else { Vec::new() }
+    /// The disks of `log` that have room for their copies to grow by `growth`; none if there would be fewer copies than there
+    /// should be: redundancy is not given for room.
+    fn roomy(&self, log: &[LogMember], growth: u64) -> Vec<LogMember> {
+        let those = log.iter().filter(|member| self.has_room(member.disk, growth)).copied();
+        let those: Vec<_> = those.collect();
+        let enough = those.len() >= self.wanted(&self.members.borrow());
+        if enough { those } else { Vec::new() }
     }
 
-    /// Looks from time to time whether the copies could grow: nothing new is accepted before they cannot.
-    pub(super) fn look_at_growth(&self, side: &mut Side) {
+    /// Whether a disk has room for so many bytes of the state. Goes by the last look at the disks: one that hangs holds up
+    /// nobody.
+    pub(super) fn has_room(&self, disk: DiskId, bytes: u64) -> bool {
+        let space = |disk| self.disks.get(disk).and_then(|_handle| self.disks.space(disk));
+        let Some(own) = space(disk) else { return false };
+        let log = self.members.borrow().log.clone();
+        let beside = |member: &&LogMember| {
+            member.disk != disk
+                && space(member.disk).is_some_and(|other| other.device == own.device)
+        };
+        let copies = 1 + log.iter().filter(beside).count() as u64;
+        own.free_bytes >= (bytes + bytes / OVERHEAD_SHARE).saturating_mul(copies)
+    }
+
+    /// Looks from time to time whether the copies could grow, and whether each disk with the log has one that is in use.
+    /// Nothing new is accepted before they cannot.
+    pub(super) fn look_at_growth(&self, side: &mut Side) -> Result<()> {
         let now = Instant::now();
         if side.growth_due.is_some_and(|due| now < due) {
-            return;
+            return Ok(());
         }
         side.growth_due = Some(now + LOOK);
-        let Some(mirror) = self.state().mirror else { return };
-        let (bytes, unused) = mirror.room();
-        let log = self.members.borrow().log.clone();
-        let is_known = log.iter().all(|member| self.disks.space(member.disk).is_some());
-        let tight = is_known
-            && unused < bytes / SLACK_SHARE
-            && self.roomy(&log, bytes, growth(&mirror)).is_empty();
-        self.set_tight(tight);
+        let state = self.state();
+        let Some(mirror) = &state.mirror else { return Ok(()) };
+        let ((bytes, unused), used) = (mirror.room(), state.used());
+        let growth = match &state.overlay {
+            Some(overlay) => overlay.grown_bytes()?.max(GROWTH_MIN),
+            None if unused < bytes / SLACK_SHARE => growth(mirror),
+            None => 0,
+        };
+        self.set_growth(Growth { bytes, growth });
+        self.set_tight(growth > 0 && !self.can_grow());
+        if !used.is_empty() {
+            for disk in side.log.disks().into_iter().filter(|disk| !used.contains(disk)) {
+                self.lose(side, disk, &Error::corrupt("its copy of the state is not in use"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there are as many disks as there should be that have room for the state as it will be soon, those to which it
+    /// would have to be copied included.
+    pub(super) fn can_grow(&self) -> bool {
+        let (list, next) = (self.members.borrow().clone(), self.growth());
+        let usable = self.usable(&list).into_iter().filter(|handle| is_usable(&list, handle.id));
+        usable.filter(|handle| self.has_room_next(&list, handle.id, next)).count()
+            >= self.wanted(&list)
+    }
+
+    /// Whether a disk has room for the state as it will be soon, as far as is known.
+    pub(super) fn has_room_next(&self, list: &MemberList, disk: DiskId, next: Growth) -> bool {
+        let has_copy = list.log.iter().any(|member| member.disk == disk);
+        let bytes = if has_copy { next.growth } else { next.bytes + next.growth };
+        next.growth == 0 || self.disks.space(disk).is_none() || self.has_room(disk, bytes)
     }
 
     /// The first copy on a disk of `log` that takes all that was applied.
     ///
-    /// Error: `NoSpace` if there is one that has no room for it, else why the last one did not open.
+    /// Error: why the last one that was tried did not open, `NoSpace` if it and its equals have no room for that.
     fn reopen_any(&self, log: &[LogMember], keep: Keep) -> Result<StateHandle> {
         let mut why = Error::unavailable("no disk has the log");
         for member in log {
@@ -140,8 +170,11 @@ impl Shared {
                 Ok(reopened) => return Ok(reopened),
                 Err(error) => {
                     tracing::warn!(disk = member.disk.get(), %error, "this copy does not open");
-                    if !why.is(Posix::NoSpace) {
-                        why = error;
+                    let full = error.is(Posix::NoSpace);
+                    why = error;
+                    if full {
+                        // So it was with all that are equal to it.
+                        break;
                     }
                 }
             }
@@ -157,8 +190,12 @@ impl Shared {
         let mirror = open_mirror(&handle, deaths.listener(self.disks.clone()))?;
         let others = log.iter().filter(|member| member.disk != disk);
         for other in others.filter_map(|member| self.disks.get(member.disk)) {
-            if let Err(error) = attach(&mirror, &other, keep) {
-                self.disks.report(other.id, &error);
+            match attach(&mirror, &other, keep) {
+                Ok(_is_equal) => {}
+                Err(error) if error.is(Posix::NoSpace) => return Err(error),
+                Err(error) => {
+                    self.disks.report(other.id, &error);
+                }
             }
         }
         let tail = |at: LogPosition| {
@@ -180,11 +217,20 @@ impl Shared {
     }
 }
 
+/// The state as it will be soon.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Growth {
+    /// Its size now.
+    pub(super) bytes: u64,
+    /// What it will grow by; 0 if that is not near.
+    pub(super) growth: u64,
+}
+
 /// What redb makes the file longer by.
 fn growth(mirror: &MirrorFile) -> u64 {
     mirror.room().0.min(GROWTH_MAX)
 }
 
-fn is_lost(mirror: &MirrorFile) -> bool {
+pub(super) fn is_lost(mirror: &MirrorFile) -> bool {
     mirror.replicas().iter().all(|(_disk, alive)| !alive)
 }

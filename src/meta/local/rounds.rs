@@ -2,6 +2,7 @@
 
 use super::order::{Shared, position};
 use super::outage::Return;
+use super::reopen::is_lost;
 use super::state::write_clean;
 use crate::error::{Error, Result};
 use crate::meta::log::record::Batch;
@@ -102,6 +103,11 @@ impl Shared {
         let mut side = self.side.lock().await;
         self.check_running()?;
         self.drop_lost(&mut side).await?;
+        if self.state().mirror.as_ref().is_some_and(is_lost) {
+            // Whoever met it may have been a reader.
+            let _gate = self.gate.lock().await;
+            self.recover_state(&Error::unavailable("all copies of the state failed"), true)?;
+        }
         let now = Instant::now();
         let (pending_since, recent_bytes) = {
             let order = self.order();
@@ -111,7 +117,7 @@ impl Shared {
         {
             self.round(&mut side).await?;
         }
-        self.look_at_growth(&mut side);
+        self.look_at_growth(&mut side)?;
         let due = *side.checkpoint_due.get_or_insert(now + self.options.checkpoint_every);
         let in_memory = self.state().overlay.is_some();
         if now >= due || (recent_bytes >= self.options.checkpoint_bytes && !in_memory) {
@@ -130,7 +136,8 @@ impl Shared {
     /// Makes the state durable, after the log, and frees the log before it.
     async fn checkpoint(&self, side: &mut Side) -> Result<()> {
         side.checkpoint_due = Some(Instant::now() + self.options.checkpoint_every);
-        if position(&self.applied) == position(&self.checkpointed) {
+        let in_memory = self.state().overlay.is_some();
+        if position(&self.applied) == position(&self.checkpointed) && !in_memory {
             return Ok(());
         }
         let answer = {
