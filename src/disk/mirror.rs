@@ -69,6 +69,8 @@ struct Shared {
     /// Held by whoever syncs or finishes a join; taken before `pages`.
     syncing: Mutex<()>,
     fenced: AtomicBool,
+    /// Whether growth goes on with the replicas that have room for it.
+    may_lose_copies: AtomicBool,
     on_dead: OnDead,
 }
 
@@ -155,6 +157,7 @@ impl MirrorFile {
             pages: RwLock::new(pages),
             syncing: Mutex::new(()),
             fenced: AtomicBool::new(false),
+            may_lose_copies: AtomicBool::new(false),
             on_dead,
         };
         Self { shared: Arc::new(shared) }
@@ -163,6 +166,11 @@ impl MirrorFile {
     /// Refuses all that comes later: reads, writes, syncs. A call under way stops at its next step.
     pub fn fence(&self) {
         self.shared.fenced.store(true, Ordering::SeqCst);
+    }
+
+    /// Growth that some replicas have no room for fails, unless others may take their place: then these die.
+    pub fn set_may_lose_copies(&self, may: bool) {
+        self.shared.may_lose_copies.store(may, Ordering::SeqCst);
     }
 
     /// The disks of all replicas, and whether they are alive. One that is joining is not among them.
@@ -316,7 +324,8 @@ impl redb::StorageBackend for MirrorFile {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        self.shared.change(|pages, deaths| pages.set_len(length, deaths)).map_err(to_io)
+        let may_lose = self.shared.may_lose_copies.load(Ordering::SeqCst);
+        self.shared.change(|pages, deaths| pages.set_len(length, may_lose, deaths)).map_err(to_io)
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -502,13 +511,13 @@ impl Pages {
         Ok((PAGE, rest))
     }
 
-    fn set_len(&mut self, length: u64, deaths: &mut Deaths) -> Result<()> {
+    fn set_len(&mut self, length: u64, may_lose: bool, deaths: &mut Deaths) -> Result<()> {
         if !length.is_multiple_of(PAGE) || length > LENGTH_MAX {
             return Err(Error::internal(format!("the state cannot have {length} bytes")));
         }
         let (before, count) = (self.count, length / PAGE);
         self.on_all(deaths, |replica| replica.file.set_len(replica_bytes(count)));
-        if deaths.iter().any(|(_disk, error)| error.is(Posix::NoSpace)) {
+        if !may_lose && deaths.iter().any(|(_disk, error)| error.is(Posix::NoSpace)) {
             // To go on with fewer copies is not decided here: it is as if none had room.
             for replica in self.replicas.iter().filter(|replica| replica.is_alive()) {
                 replica.alive.store(false, Ordering::SeqCst);

@@ -17,7 +17,7 @@ use crate::limits::COMMAND_BYTES_MAX;
 use crate::meta::changes::Changes;
 use crate::meta::client::Views;
 use crate::meta::command::{Command, Inode};
-use crate::meta::store::{Totals, View};
+use crate::meta::store::{Store, Totals, View};
 use crate::meta::{Log, Reply};
 use crate::sync::atomic::Ordering;
 use crate::types::{DiskId, Epoch, Ino, LogPosition};
@@ -43,6 +43,8 @@ pub(crate) use order::Start;
 
 use order::{Proposal, Shared, position};
 
+/// How often a reader tries again while the state is opened anew.
+const READ_ATTEMPTS: usize = 200;
 /// How often it is looked whether the state has room again.
 const ROOM_PAUSE: Duration = Duration::from_millis(50);
 
@@ -338,17 +340,35 @@ impl Log for LocalLog {
     }
 }
 
+impl LocalLog {
+    /// What `read` answers, of the state that is opened anew if the one in use is lost just now: no reader is to see that. It
+    /// may block for as long as that takes.
+    fn read<T>(&self, read: impl Fn(&Store) -> Result<T>) -> Result<T> {
+        let mut store = self.shared.store();
+        let mut answer = read(&store);
+        for _attempt in 0..READ_ATTEMPTS {
+            let Err(error) = &answer else { break };
+            if !self.shared.recover_for_reader(error) && Arc::ptr_eq(&store, &self.shared.store()) {
+                break;
+            }
+            store = self.shared.store();
+            answer = read(&store);
+        }
+        answer
+    }
+}
+
 impl Views for LocalLog {
     fn view(&self) -> Result<View> {
-        self.shared.store().view()
+        self.read(Store::view)
     }
 
     fn inode(&self, ino: Ino) -> Result<(Option<Inode>, LogPosition)> {
-        self.shared.store().inode(ino)
+        self.read(|store| store.inode(ino))
     }
 
     fn lookup_inode(&self, parent: Ino, name: &[u8]) -> Result<(Option<Inode>, LogPosition)> {
-        self.shared.store().lookup_inode(parent, name)
+        self.read(|store| store.lookup_inode(parent, name))
     }
 
     fn totals(&self) -> Totals {

@@ -18,6 +18,8 @@ use tokio::time::Instant;
 
 /// How often it is looked whether the copies could grow.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
+/// How long a reader waits for whoever opens the state anew, before it looks again.
+const READER_PAUSE: Duration = Duration::from_millis(5);
 /// Growth needs a little more than its pages: their sums, and what the file system keeps of it.
 const OVERHEAD_SHARE: u64 = 64;
 /// The state is tight when less than this share of its pages was never used, and its disks have no room for its next
@@ -68,6 +70,25 @@ impl Shared {
                 let reason = format!("no copy of the metadata can be opened: {cannot}");
                 self.stop(&reason);
                 Err(read_only(&reason))
+            }
+        }
+    }
+
+    /// Opens the state anew if it is lost, or waits a moment for whoever does. Answers whether a reader should try again.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "readers answer at once, and it happens once in years"
+    )]
+    pub(super) fn recover_for_reader(&self, error: &Error) -> bool {
+        let is_lost = || self.state().mirror.as_ref().is_some_and(is_lost);
+        if self.is_paused() || self.stopped().is_some() || !is_lost() {
+            return false;
+        }
+        match self.gate.try_lock() {
+            Ok(_gate) => self.recover_state(error, true).is_ok(),
+            Err(_busy) => {
+                std::thread::sleep(READER_PAUSE);
+                true
             }
         }
     }
@@ -135,6 +156,7 @@ impl Shared {
             None => 0,
         };
         self.set_growth(Growth { bytes, growth });
+        mirror.set_may_lose_copies(self.has_room_elsewhere(mirror));
         self.set_tight(growth > 0 && !self.can_grow());
         if !used.is_empty() {
             for disk in side.log.disks().into_iter().filter(|disk| !used.contains(disk)) {
@@ -151,6 +173,19 @@ impl Shared {
         let usable = self.usable(&list).into_iter().filter(|handle| is_usable(&list, handle.id));
         usable.filter(|handle| self.has_room_next(&list, handle.id, next)).count()
             >= self.wanted(&list)
+    }
+
+    /// Whether as many disks as should have the state are known to have room for it when it has grown: then it may grow on
+    /// few of them for a moment, until others have joined.
+    fn has_room_elsewhere(&self, mirror: &MirrorFile) -> bool {
+        let (list, growth) = (self.members.borrow().clone(), growth(mirror));
+        let next = Growth { bytes: mirror.room().0, growth };
+        let usable = self.usable(&list).into_iter().map(|handle| handle.id);
+        let has_room = |disk: &DiskId| {
+            self.disks.space(*disk).is_some() && self.has_room_next(&list, *disk, next)
+        };
+        let usable = usable.filter(|disk| is_usable(&list, *disk) && has_room(disk));
+        usable.count() >= self.wanted(&list)
     }
 
     /// Whether a disk has room for the state as it will be soon, as far as is known.
@@ -213,6 +248,9 @@ impl Shared {
         let used = handle.used();
         let others = log.iter().map(|member| member.disk).filter(|disk| !used.contains(disk));
         handle.deaths.add(others);
+        if let Some(mirror) = &handle.mirror {
+            mirror.set_may_lose_copies(self.has_room_elsewhere(mirror));
+        }
         self.set_state(handle);
     }
 }

@@ -220,7 +220,7 @@ async fn nothing_new_is_accepted_when_the_state_can_hardly_grow() {
     }
     let note = |free_bytes: u64| {
         let space = Space { total_bytes: 1 << 40, free_bytes, device: 1 };
-        log.members().log.iter().for_each(|member| opened.disks.note_space(member.disk, space));
+        log.members().disks.iter().for_each(|member| opened.disks.note_space(member.disk, space));
     };
     for (free_bytes, cramped) in [(1 << 39, false), (1 << 10, true), (1 << 39, false)] {
         note(free_bytes);
