@@ -35,7 +35,9 @@ use replica::Replica;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+};
 use std::time::Duration;
 
 mod layout;
@@ -184,10 +186,22 @@ impl MirrorFile {
         self.shared.read().replicas.iter().any(|replica| replica.full.load(Ordering::SeqCst))
     }
 
-    /// Bytes of the file, and those of them that were never written.
-    pub fn room(&self) -> (u64, u64) {
-        let pages = self.shared.read();
-        (pages.count * PAGE, pages.sums.unused() * PAGE)
+    /// Bytes of the file.
+    pub fn bytes(&self) -> u64 {
+        self.shared.read().count * PAGE
+    }
+
+    /// Bytes of the file, those of them that were never written, and the disks of the replicas that are alive. `None` while
+    /// it is being written: that may take as long as a disk is silent.
+    pub fn look(&self) -> Option<(u64, u64, Vec<DiskId>)> {
+        let pages = match self.shared.pages.try_read() {
+            Ok(pages) => pages,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let alive = pages.replicas.iter().filter(|replica| replica.is_alive());
+        let alive = alive.map(|replica| replica.disk).collect();
+        Some((pages.count * PAGE, pages.sums.unused() * PAGE, alive))
     }
 
     /// Takes a further replica that is a copy already: its header is the same, so the pages that count are too.

@@ -367,8 +367,8 @@ fn growth_that_one_replica_has_no_room_for_is_none_and_harms_no_replica() {
     (0..4).for_each(|number| step(&db, number, durability(number)).unwrap());
     step(&db, 4, Durability::Immediate).unwrap();
     world.machine.full(1, world.machine.used_bytes(1));
-    let (bytes, unused) = mirror.room();
-    assert!(unused < bytes && !mirror.lacks_room());
+    let (bytes, unused, alive) = mirror.look().unwrap();
+    assert!(unused < bytes && alive.len() == 2 && !mirror.lacks_room());
     let failed = (5..10_000).find(|number| step(&db, *number, Durability::None).is_err());
     assert!(failed.is_some_and(|number| number > 5), "{failed:?}");
     assert!(mirror.lacks_room());

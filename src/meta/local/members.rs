@@ -64,11 +64,10 @@ impl Shared {
             self.resume(side).await?;
         }
         let state = self.state();
-        let dead = match state.mirror.as_ref().is_some_and(is_lost) {
-            // All are to be opened anew, and these may well be among those that are good.
-            true => Vec::new(),
-            false => state.deaths.take(),
-        };
+        // If all died they are to be opened anew, and these may well be among those that are good. It is not asked without
+        // need: whoever syncs would wait for who writes the state.
+        let lost = state.deaths.are_there() && state.mirror.as_ref().is_some_and(is_lost);
+        let dead = if lost { Vec::new() } else { state.deaths.take() };
         for disk in side.log.disks() {
             if dead.contains(&disk) {
                 self.lose(side, disk, &Error::corrupt("its copy of the state is lost"));

@@ -42,7 +42,7 @@ impl Shared {
         let log = self.members.borrow().log.clone();
         let full = mirror.lacks_room();
         let those = match full {
-            true if may_grow => self.roomy(&log, growth(&mirror)),
+            true if may_grow => self.roomy(&log, growth(mirror.bytes())),
             true => Vec::new(),
             false => log.clone(),
         };
@@ -139,29 +139,33 @@ impl Shared {
         own.free_bytes >= (bytes + bytes / OVERHEAD_SHARE).saturating_mul(copies)
     }
 
-    /// Looks from time to time whether the copies could grow, and whether each disk with the log has one that is in use.
-    /// Nothing new is accepted before they cannot.
-    pub(super) fn look_at_growth(&self, side: &mut Side) -> Result<()> {
+    /// Looks from time to time whether the state is lost, whether its copies could grow, and whether each disk with the log
+    /// has one that is in use. Nothing new is accepted before they cannot grow. It waits for nobody who writes the state.
+    pub(super) async fn look_at_state(&self, side: &mut Side) -> Result<()> {
         let now = Instant::now();
-        if side.growth_due.is_some_and(|due| now < due) {
+        if side.look_due.is_some_and(|due| now < due) {
             return Ok(());
         }
-        side.growth_due = Some(now + LOOK);
         let state = self.state();
         let Some(mirror) = &state.mirror else { return Ok(()) };
-        let ((bytes, unused), used) = (mirror.room(), state.used());
+        let Some((bytes, unused, used)) = mirror.look() else { return Ok(()) };
+        side.look_due = Some(now + LOOK);
+        if used.is_empty() {
+            // Whoever met it may have been a reader.
+            let _gate = self.gate.lock().await;
+            self.recover_state(&Error::unavailable("all copies of the state failed"), true)?;
+            return Ok(());
+        }
         let growth = match &state.overlay {
             Some(overlay) => overlay.grown_bytes()?.max(GROWTH_MIN),
-            None if unused < bytes / SLACK_SHARE => growth(mirror),
+            None if unused < bytes / SLACK_SHARE => growth(bytes),
             None => 0,
         };
         self.set_growth(Growth { bytes, growth });
-        mirror.set_may_lose_copies(self.has_room_elsewhere(mirror));
+        mirror.set_may_lose_copies(self.has_room_elsewhere(bytes));
         self.set_tight(growth > 0 && !self.can_grow());
-        if !used.is_empty() {
-            for disk in side.log.disks().into_iter().filter(|disk| !used.contains(disk)) {
-                self.lose(side, disk, &Error::corrupt("its copy of the state is not in use"));
-            }
+        for disk in side.log.disks().into_iter().filter(|disk| !used.contains(disk)) {
+            self.lose(side, disk, &Error::corrupt("its copy of the state is not in use"));
         }
         Ok(())
     }
@@ -177,9 +181,8 @@ impl Shared {
 
     /// Whether as many disks as should have the state are known to have room for it when it has grown: then it may grow on
     /// few of them for a moment, until others have joined.
-    fn has_room_elsewhere(&self, mirror: &MirrorFile) -> bool {
-        let (list, growth) = (self.members.borrow().clone(), growth(mirror));
-        let next = Growth { bytes: mirror.room().0, growth };
+    fn has_room_elsewhere(&self, bytes: u64) -> bool {
+        let (list, next) = (self.members.borrow().clone(), Growth { bytes, growth: growth(bytes) });
         let usable = self.usable(&list).into_iter().map(|handle| handle.id);
         let has_room = |disk: &DiskId| {
             self.disks.space(*disk).is_some() && self.has_room_next(&list, *disk, next)
@@ -249,7 +252,7 @@ impl Shared {
         let others = log.iter().map(|member| member.disk).filter(|disk| !used.contains(disk));
         handle.deaths.add(others);
         if let Some(mirror) = &handle.mirror {
-            mirror.set_may_lose_copies(self.has_room_elsewhere(mirror));
+            mirror.set_may_lose_copies(self.has_room_elsewhere(mirror.bytes()));
         }
         self.set_state(handle);
     }
@@ -264,9 +267,9 @@ pub(super) struct Growth {
     pub(super) growth: u64,
 }
 
-/// What redb makes the file longer by.
-fn growth(mirror: &MirrorFile) -> u64 {
-    mirror.room().0.min(GROWTH_MAX)
+/// What redb makes a file of so many bytes longer by.
+fn growth(bytes: u64) -> u64 {
+    bytes.min(GROWTH_MAX)
 }
 
 pub(super) fn is_lost(mirror: &MirrorFile) -> bool {

@@ -2,7 +2,6 @@
 
 use super::order::{Shared, position};
 use super::outage::Return;
-use super::reopen::is_lost;
 use super::state::write_clean;
 use crate::error::{Error, Result};
 use crate::meta::log::record::Batch;
@@ -28,8 +27,8 @@ pub(crate) struct Side {
     /// Disks that failed to keep the log, and when they may be tried again.
     pub(super) avoid: BTreeMap<DiskId, Instant>,
     pub(super) checkpoint_due: Option<Instant>,
-    /// When it is looked again whether the state could grow.
-    pub(super) growth_due: Option<Instant>,
+    /// When the state is looked at again.
+    pub(super) look_due: Option<Instant>,
     /// Position up to which commands were searched for changes of classes.
     pub(super) tolerance_at: Option<LogPosition>,
 }
@@ -45,7 +44,7 @@ impl Side {
             joining: None,
             avoid: BTreeMap::new(),
             checkpoint_due: None,
-            growth_due: None,
+            look_due: None,
             tolerance_at: None,
         }
     }
@@ -103,11 +102,6 @@ impl Shared {
         let mut side = self.side.lock().await;
         self.check_running()?;
         self.drop_lost(&mut side).await?;
-        if self.state().mirror.as_ref().is_some_and(is_lost) {
-            // Whoever met it may have been a reader.
-            let _gate = self.gate.lock().await;
-            self.recover_state(&Error::unavailable("all copies of the state failed"), true)?;
-        }
         let now = Instant::now();
         let (pending_since, recent_bytes) = {
             let order = self.order();
@@ -117,7 +111,7 @@ impl Shared {
         {
             self.round(&mut side).await?;
         }
-        self.look_at_growth(&mut side)?;
+        self.look_at_state(&mut side).await?;
         let due = *side.checkpoint_due.get_or_insert(now + self.options.checkpoint_every);
         let in_memory = self.state().overlay.is_some();
         if now >= due || (recent_bytes >= self.options.checkpoint_bytes && !in_memory) {

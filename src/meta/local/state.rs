@@ -194,6 +194,11 @@ impl Deaths {
         std::mem::take(&mut *self.lock())
     }
 
+    /// Whether there are some.
+    pub(crate) fn are_there(&self) -> bool {
+        !self.lock().is_empty()
+    }
+
     /// These are to be dealt with, too.
     pub(crate) fn add(&self, disks: impl Iterator<Item = DiskId>) {
         self.lock().extend(disks);

@@ -209,7 +209,7 @@ async fn nothing_new_is_accepted_when_the_state_can_hardly_grow() {
     let (log, mut ino) = (opened.log.clone(), 100);
     let mirror = log.shared.state().mirror.unwrap();
     loop {
-        let (bytes, unused) = mirror.room();
+        let (bytes, unused, _alive) = mirror.look().unwrap();
         assert!(unused <= bytes && ino < 100_000);
         if unused < bytes / 8 {
             break;
