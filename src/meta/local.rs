@@ -45,6 +45,8 @@ use order::{Proposal, Shared, position};
 
 /// How often a reader tries again while the state is opened anew.
 const READ_ATTEMPTS: usize = 200;
+/// How often one reader opens the state anew.
+const REOPENED_MAX: u32 = 1;
 /// How often it is looked whether the state has room again.
 const ROOM_PAUSE: Duration = Duration::from_millis(50);
 
@@ -346,9 +348,16 @@ impl LocalLog {
     fn read<T>(&self, read: impl Fn(&Store) -> Result<T>) -> Result<T> {
         let mut store = self.shared.store();
         let mut answer = read(&store);
+        let mut reopened = 0;
         for _attempt in 0..READ_ATTEMPTS {
             let Err(error) = &answer else { break };
-            if !self.shared.recover_for_reader(error) && Arc::ptr_eq(&store, &self.shared.store()) {
+            match self.shared.recover_for_reader(error) {
+                None if Arc::ptr_eq(&store, &self.shared.store()) => break,
+                None => {}
+                Some(here) => reopened += u32::from(here),
+            }
+            if reopened > REOPENED_MAX {
+                // What it reads is bad on all copies.
                 break;
             }
             store = self.shared.store();

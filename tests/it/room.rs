@@ -387,3 +387,37 @@ fn a_disk_is_lost_while_the_metadata_has_no_room() {
         end(rig, volume, fs).await;
     });
 }
+
+#[test]
+fn a_copy_that_is_lost_is_replaced_where_it_cannot_grow_either() {
+    run(async {
+        let (rig, volume, fs) = mounted(10).await;
+        let _files = filled(&rig, &fs, 4 << 20).await;
+        let (names, error) = fill_the_metadata(&fs).await;
+        assert!(error.is(Posix::NoSpace), "{error}");
+        leave(&rig, 0);
+        volume.sync().await.unwrap();
+        tokio::time::sleep(NOTICED).await;
+        assert!(is_in_memory(&volume));
+        // Room for a copy as it is, and for the log.
+        let bytes = rig.machine.contents(0, "meta/state.redb").unwrap().len() as u64;
+        rig.machine.full(3, rig.machine.used_bytes(3) + bytes + bytes * 3 / 4);
+        rig.machine.set_offline(0, true);
+        tokio::time::sleep(NOTICED).await;
+        assert!(is_in_memory(&volume), "{:?}", volume.status());
+        assert_eq!(volume.status().log.disks, [2, 3, 4]);
+        drop(fs);
+        rig.kill(volume).await;
+        // What there is, is complete with each of them.
+        rig.machine.set_offline(1, true);
+        rig.machine.set_offline(0, false);
+        (0..6).for_each(|disk| rig.machine.full(disk, 1 << 40));
+        let volume = rig.open().await.unwrap();
+        let fs = volume.fs();
+        check_names(&fs, &names).await;
+        rig.machine.set_offline(1, false);
+        tokio::time::sleep(NOTICED).await;
+        assert_eq!(volume.status().state, "healthy", "{:?}", volume.status());
+        end(rig, volume, fs).await;
+    });
+}

@@ -2,14 +2,14 @@
 
 use super::order::{Shared, position};
 use super::read_only;
-use super::reopen::is_lost;
+use super::reopen::{Growth, is_lost};
 use super::rounds::Side;
-use super::state::{begin_copy, beside, promote};
+use super::state::{begin_copy, beside, discard_copy, promote};
 use crate::config::labels::Labels;
 use crate::disk::mirror::MirrorFile;
 use crate::disk::set::DiskHandle;
 use crate::disk::superblock::{self, LogMember, Member, MemberList, MemberState, Superblock};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::meta::log::record::Batch;
 use crate::meta::log::{Chain, LogDisk, LogWriter, SILENT, forget, remove_chains};
 use crate::types::{DiskId, Epoch};
@@ -326,27 +326,37 @@ impl Shared {
         let disk = match side.joining {
             Some(disk) => disk,
             None if self.staying(side, &list).len() < self.wanted(&list) => {
-                let Some(disk) = self.candidate(side, &list) else { return Ok(()) };
+                let Some(disk) = self.candidate(side, &list) else {
+                    // Those that drain go all the same, if the others are enough.
+                    return self.release_leaving(side, list, is_usable).await;
+                };
                 if let Err(error) = self.start_copy(disk).await {
-                    self.avoid(side, disk, &error);
+                    self.avoid(side, disk, &error).await;
                     return Ok(());
                 }
                 side.joining = Some(disk);
+                self.set_growth(Growth { joining: Some(disk), ..self.growth() });
                 disk
             }
-            None => return self.release_leaving(side, list).await,
+            None => {
+                let next = self.growth();
+                let stays = |list: &MemberList, disk| {
+                    is_usable(list, disk) && self.has_room_next(list, disk, next)
+                };
+                return self.release_leaving(side, list, stays).await;
+            }
         };
         match self.copy_some(COPY_STEPS).await {
             Ok(false) => return Ok(()),
             Ok(true) => {}
             Err(error) => {
-                self.avoid(side, disk, &error);
+                self.avoid(side, disk, &error).await;
                 return Ok(());
             }
         }
         side.joining = None;
         if let Err(error) = self.complete(side, disk, None).await {
-            self.avoid(side, disk, &error);
+            self.avoid(side, disk, &error).await;
             return Ok(());
         }
         let mut list = self.members.borrow().clone();
@@ -360,12 +370,16 @@ impl Shared {
         Ok(())
     }
 
-    /// Enough disks that stay have the log: those that drain leave it.
-    async fn release_leaving(&self, side: &mut Side, list: MemberList) -> Result<()> {
-        let staying = self.staying(side, &list);
-        let leaving: Vec<_> =
-            side.log.disks().into_iter().filter(|disk| !staying.contains(disk)).collect();
-        if leaving.is_empty() || staying.is_empty() {
+    /// Those of which `stays` says no leave the log, if the others are enough.
+    async fn release_leaving(
+        &self,
+        side: &mut Side,
+        list: MemberList,
+        stays: impl Fn(&MemberList, DiskId) -> bool,
+    ) -> Result<()> {
+        let disks = side.log.disks().into_iter();
+        let (staying, leaving): (Vec<_>, Vec<_>) = disks.partition(|disk| stays(&list, *disk));
+        if leaving.is_empty() || staying.is_empty() || staying.len() < self.wanted(&list) {
             return Ok(());
         }
         for disk in leaving {
@@ -387,12 +401,12 @@ impl Shared {
         let members = side.log.disks();
         let have: Vec<&Member> = members.iter().filter_map(|disk| list.member(*disk)).collect();
         let now = Instant::now();
-        let (next, in_memory) = (self.growth(), self.state().overlay.is_some());
+        let next = self.growth();
         let enough =
             members.iter().filter(|disk| is_usable(list, **disk)).count() >= self.wanted(list);
         let free = |handle: &Arc<DiskHandle>| {
             // Where the state has no room to grow, one more disk without room is of no use, unless there are too few.
-            if (in_memory || enough) && !self.has_room_next(list, handle.id, next) {
+            if enough && !self.has_room_next(list, handle.id, next) {
                 return false;
             }
             let avoided = side.avoid.get(&handle.id).is_some_and(|until| *until > now);
@@ -401,11 +415,14 @@ impl Shared {
         let closeness = |disk: DiskId| list.member(disk).map(|member| member.closeness(&have));
         let mut free: Vec<_> =
             self.disks.healthy().iter().filter(|h| free(h)).map(|h| h.id).collect();
-        free.sort_by_key(|disk| (closeness(*disk), self.disks.is_full(*disk), *disk));
+        let lacks_room = |disk: DiskId| !self.has_room_next(list, disk, next);
+        free.sort_by_key(|disk| {
+            (lacks_room(*disk), closeness(*disk), self.disks.is_full(*disk), *disk)
+        });
         free.first().copied()
     }
 
-    fn avoid(&self, side: &mut Side, disk: DiskId, error: &Error) {
+    async fn avoid(&self, side: &mut Side, disk: DiskId, error: &Error) {
         tracing::warn!(disk = disk.get(), %error, "cannot give the metadata to this disk");
         self.disks.report(disk, error);
         side.joining = None;
@@ -413,6 +430,12 @@ impl Shared {
         if let Some(mirror) = self.state().mirror {
             // Nothing to forget if the copy failed by itself.
             drop(mirror.remove_replica(disk));
+        }
+        // What was begun takes room. Of a disk that does not answer the next copy removes it.
+        let answers = error.kind() != ErrorKind::Unavailable;
+        if let Some(handle) = self.disks.get(disk).filter(|_handle| answers) {
+            let target = handle.disk.clone();
+            drop(in_time(handle.queue.run(move || discard_copy(&*target))).await);
         }
     }
 
@@ -483,7 +506,7 @@ impl Shared {
             let next = preferred.next().or_else(|| self.candidate(&side, &list));
             let Some(disk) = next else { break };
             if let Err(error) = self.join(&mut side, disk, old).await {
-                self.avoid(&mut side, disk, &error);
+                self.avoid(&mut side, disk, &error).await;
                 continue;
             }
             list.log.push(LogMember { disk, start: position(&self.checkpointed) });

@@ -351,7 +351,7 @@ impl Shared {
 
     /// Whether there will be room soon, because the state is being moved to other disks.
     pub(super) fn makes_room(&self) -> bool {
-        self.state().overlay.is_some() && self.can_grow()
+        self.state().overlay.is_some() && !self.growth().failed && self.can_grow()
     }
 
     /// Whether only what takes something away is accepted, for want of room for the state.

@@ -74,21 +74,22 @@ impl Shared {
         }
     }
 
-    /// Opens the state anew if it is lost, or waits a moment for whoever does. Answers whether a reader should try again.
+    /// Opens the state anew if it is lost, or waits a moment for whoever does. `None` if there is no use in trying again, else
+    /// whether it was opened here.
     #[expect(
         clippy::disallowed_methods,
         reason = "readers answer at once, and it happens once in years"
     )]
-    pub(super) fn recover_for_reader(&self, error: &Error) -> bool {
+    pub(super) fn recover_for_reader(&self, error: &Error) -> Option<bool> {
         let is_lost = || self.state().mirror.as_ref().is_some_and(is_lost);
         if self.is_paused() || self.stopped().is_some() || !is_lost() {
-            return false;
+            return None;
         }
         match self.gate.try_lock() {
-            Ok(_gate) => self.recover_state(error, true).is_ok(),
+            Ok(_gate) => self.recover_state(error, true).ok(),
             Err(_busy) => {
                 std::thread::sleep(READER_PAUSE);
-                true
+                Some(false)
             }
         }
     }
@@ -110,6 +111,7 @@ impl Shared {
             }
             Err(error) => {
                 // The copies are as they were: nothing of that was made durable.
+                self.set_growth(Growth { failed: true, ..self.growth() });
                 tracing::warn!(%error, "the metadata stays in memory");
                 Ok(false)
             }
@@ -121,8 +123,14 @@ impl Shared {
     fn roomy(&self, log: &[LogMember], growth: u64) -> Vec<LogMember> {
         let those = log.iter().filter(|member| self.has_room(member.disk, growth)).copied();
         let those: Vec<_> = those.collect();
-        let enough = those.len() >= self.wanted(&self.members.borrow());
-        if enough { those } else { Vec::new() }
+        let list = self.members.borrow().clone();
+        if those.len() >= self.copies(&list) { those } else { Vec::new() }
+    }
+
+    /// Copies that there are to be when the state has grown: as many as there should be, unless there are fewer anyway.
+    fn copies(&self, list: &MemberList) -> usize {
+        let there = list.log.iter().filter(|member| self.disks.get(member.disk).is_some()).count();
+        self.wanted(list).min(there).max(1)
     }
 
     /// Whether a disk has room for so many bytes of the state. Goes by the last look at the disks: one that hangs holds up
@@ -161,7 +169,8 @@ impl Shared {
             None if unused < bytes / SLACK_SHARE => growth(bytes),
             None => 0,
         };
-        self.set_growth(Growth { bytes, growth });
+        let failed = state.overlay.is_some() && self.growth().failed;
+        self.set_growth(Growth { bytes, growth, joining: side.joining, failed });
         mirror.set_may_lose_copies(self.has_room_elsewhere(bytes));
         self.set_tight(growth > 0 && !self.can_grow());
         for disk in side.log.disks().into_iter().filter(|disk| !used.contains(disk)) {
@@ -176,24 +185,27 @@ impl Shared {
         let (list, next) = (self.members.borrow().clone(), self.growth());
         let usable = self.usable(&list).into_iter().filter(|handle| is_usable(&list, handle.id));
         usable.filter(|handle| self.has_room_next(&list, handle.id, next)).count()
-            >= self.wanted(&list)
+            >= self.copies(&list)
     }
 
     /// Whether as many disks as should have the state are known to have room for it when it has grown: then it may grow on
     /// few of them for a moment, until others have joined.
     fn has_room_elsewhere(&self, bytes: u64) -> bool {
-        let (list, next) = (self.members.borrow().clone(), Growth { bytes, growth: growth(bytes) });
+        let list = self.members.borrow().clone();
+        let next = Growth { bytes, growth: growth(bytes), ..self.growth() };
         let usable = self.usable(&list).into_iter().map(|handle| handle.id);
         let has_room = |disk: &DiskId| {
             self.disks.space(*disk).is_some() && self.has_room_next(&list, *disk, next)
         };
         let usable = usable.filter(|disk| is_usable(&list, *disk) && has_room(disk));
-        usable.count() >= self.wanted(&list)
+        usable.count() >= self.copies(&list)
     }
 
     /// Whether a disk has room for the state as it will be soon, as far as is known.
     pub(super) fn has_room_next(&self, list: &MemberList, disk: DiskId, next: Growth) -> bool {
-        let has_copy = list.log.iter().any(|member| member.disk == disk);
+        // That of a disk that is joining has its length from the begin.
+        let has_copy =
+            next.joining == Some(disk) || list.log.iter().any(|member| member.disk == disk);
         let bytes = if has_copy { next.growth } else { next.bytes + next.growth };
         next.growth == 0 || self.disks.space(disk).is_none() || self.has_room(disk, bytes)
     }
@@ -265,6 +277,10 @@ pub(super) struct Growth {
     pub(super) bytes: u64,
     /// What it will grow by; 0 if that is not near.
     pub(super) growth: u64,
+    /// Disk to which it is being copied.
+    pub(super) joining: Option<DiskId>,
+    /// There seemed to be room for what is in memory, and there was not.
+    pub(super) failed: bool,
 }
 
 /// What redb makes a file of so many bytes longer by.

@@ -2,6 +2,7 @@
 
 use super::order::{Shared, position};
 use super::outage::Return;
+use super::reopen::is_lost;
 use super::state::write_clean;
 use crate::error::{Error, Result};
 use crate::meta::log::record::Batch;
@@ -162,6 +163,10 @@ impl Shared {
         self.set_previous(None);
         // A copy that missed this checkpoint must not count any more before the log that it needs is freed.
         self.drop_lost(side).await?;
+        if self.state().mirror.as_ref().is_some_and(is_lost) {
+            // Which of the copies have it shows when they are opened anew.
+            return Ok(());
+        }
         self.order().forget(answer);
         for (disk, error) in side.log.trim(answer).await {
             self.lose(side, disk, &error);

@@ -49,12 +49,16 @@ pub(crate) fn open_copy(disk: &dyn Disk, mode: OpenMode) -> Result<Arc<dyn DiskF
 /// A new file for a copy beside the one that counts, which stays as it is until `promote`.
 pub(crate) fn begin_copy(disk: &dyn Disk) -> Result<Arc<dyn DiskFile>> {
     make_dir(disk, STATE_DIR)?;
-    match disk.remove(NEW_FILE) {
-        Ok(()) => {}
-        Err(error) if error.is(Posix::NotFound) => {}
-        Err(error) => return Err(error),
-    }
+    discard_copy(disk)?;
     disk.open(NEW_FILE, OpenMode::CreateNew)
+}
+
+/// Gives up what `begin_copy` has begun.
+pub(crate) fn discard_copy(disk: &dyn Disk) -> Result<()> {
+    match disk.remove(NEW_FILE) {
+        Err(error) if !error.is(Posix::NotFound) => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Makes the finished new copy the one that counts; durable on return.
