@@ -55,10 +55,22 @@ impl Coverage {
 
     /// Pairs that never met.
     pub(super) fn holes(&self) -> Vec<String> {
+        let holes = self.pairs().into_iter().filter(|(count, _pair)| *count == 0);
+        holes.map(|(_count, pair)| pair).collect()
+    }
+
+    /// All pairs and how often they met, the rarest first.
+    pub(super) fn pairs(&self) -> Vec<(u64, String)> {
         let faults = FAULTS.iter().map(|fault| format!("{fault:?}"));
         let work = WORK.iter().map(|(kind, _series)| (*kind).to_owned());
         let pairs = faults.chain(work).flat_map(|what| PHASES.map(|phase| (what.clone(), phase)));
-        let holes = pairs.filter(|pair| !self.0.contains_key(pair));
-        holes.map(|(what, phase)| format!("{what} while {phase:?}")).collect()
+        let mut pairs: Vec<_> = pairs
+            .map(|(what, phase)| {
+                let name = format!("{what} while {phase:?}");
+                (self.0.get(&(what, phase)).copied().unwrap_or(0), name)
+            })
+            .collect();
+        pairs.sort();
+        pairs
     }
 }
