@@ -300,6 +300,16 @@ fn metadata_grows_elsewhere_where_one_of_its_disks_is_full() {
     });
 }
 
+/// Files with data, and names made until the metadata could not grow; all synced. No disk has any room then.
+async fn without_room(rig: &Rig, volume: &Volume, fs: &Fs) -> (Vec<(Ino, Vec<u8>)>, Vec<Vec<u8>>) {
+    let files = filled(rig, fs, 4 << 20).await;
+    let (names, error) = fill_the_metadata(fs).await;
+    assert!(error.is(Posix::NoSpace), "{error}");
+    leave(rig, 0);
+    volume.sync().await.unwrap();
+    (files, names)
+}
+
 /// Whether what changes in the metadata is in the log and in memory only.
 fn is_in_memory(volume: &Volume) -> bool {
     let problems = volume.status().problems;
@@ -310,11 +320,7 @@ fn is_in_memory(volume: &Volume) -> bool {
 fn redundancy_of_the_metadata_is_not_given_for_room() {
     run(async {
         let (rig, volume, fs) = mounted(8).await;
-        let _files = filled(&rig, &fs, 4 << 20).await;
-        let (mut names, error) = fill_the_metadata(&fs).await;
-        assert!(error.is(Posix::NoSpace), "{error}");
-        leave(&rig, 0);
-        volume.sync().await.unwrap();
+        let (_files, mut names) = without_room(&rig, &volume, &fs).await;
         tokio::time::sleep(NOTICED).await;
         let roomy = |disk: usize| rig.machine.full(disk, 1 << 40);
         // One of the three that have it could grow.
@@ -350,11 +356,7 @@ fn redundancy_of_the_metadata_is_not_given_for_room() {
 fn a_disk_is_lost_while_the_metadata_has_no_room() {
     run(async {
         let (rig, volume, fs) = mounted(9).await;
-        let files = filled(&rig, &fs, 4 << 20).await;
-        let (names, error) = fill_the_metadata(&fs).await;
-        assert!(error.is(Posix::NoSpace), "{error}");
-        leave(&rig, 0);
-        volume.sync().await.unwrap();
+        let (files, names) = without_room(&rig, &volume, &fs).await;
         rig.machine.set_offline(0, true);
         tokio::time::sleep(NOTICED).await;
         assert!(is_in_memory(&volume));
@@ -392,11 +394,7 @@ fn a_disk_is_lost_while_the_metadata_has_no_room() {
 fn a_copy_that_is_lost_is_replaced_where_it_cannot_grow_either() {
     run(async {
         let (rig, volume, fs) = mounted(10).await;
-        let _files = filled(&rig, &fs, 4 << 20).await;
-        let (names, error) = fill_the_metadata(&fs).await;
-        assert!(error.is(Posix::NoSpace), "{error}");
-        leave(&rig, 0);
-        volume.sync().await.unwrap();
+        let (_files, names) = without_room(&rig, &volume, &fs).await;
         tokio::time::sleep(NOTICED).await;
         assert!(is_in_memory(&volume));
         // Room for a copy as it is, and for the log.
