@@ -62,6 +62,7 @@ fn write(criterion: &mut Criterion) {
         epoch: Epoch(1),
         disks: (0..DISKS).map(|disk| (NodeId(0), DiskId(disk))).collect(),
         priority: Priority::Sync,
+        whole: true,
     };
     let mut group = criterion.benchmark_group("write");
     group.sample_size(10);

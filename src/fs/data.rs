@@ -27,7 +27,7 @@ use crate::meta::command::{Answer, Command, Inode, SetAttributes};
 use crate::metrics::Lookups;
 use crate::stripe::reader::StripeReader;
 use crate::stripe::writer::{Placer, StripeWriter};
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::types::{ClassId, Ino, LogPosition, Timestamp};
 use cache::FrameCache;
@@ -114,7 +114,6 @@ pub struct Data {
     chunks: ChunkCache,
     /// Nodes with dirty data; being here keeps them in memory.
     dirty_nodes: Mutex<BTreeMap<Ino, Arc<Node>>>,
-    dirty_bytes: AtomicU64,
     /// Rings when dirty bytes become fewer.
     room: Notify,
     /// Wakes the flusher early.
@@ -125,7 +124,9 @@ pub struct Data {
 
 impl std::fmt::Debug for Data {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Data").field("dirty_bytes", &self.dirty_bytes).finish_non_exhaustive()
+        f.debug_struct("Data")
+            .field("dirty_bytes", &self.total_dirty_bytes())
+            .finish_non_exhaustive()
     }
 }
 
@@ -144,7 +145,6 @@ impl Data {
             lanes: bulk::Lanes::new(parts.limits.stripes_in_flight),
             limits: parts.limits,
             dirty_nodes: Mutex::default(),
-            dirty_bytes: AtomicU64::new(0),
             room: Notify::new(),
             wake: Notify::new(),
             failure: Mutex::default(),
@@ -206,7 +206,7 @@ impl Data {
         time: Option<Timestamp>,
     ) -> Option<()> {
         let length = bytes.len() as u64;
-        let used = self.dirty_bytes.load(Ordering::Relaxed);
+        let used = self.total_dirty_bytes();
         let has_room = used + length <= self.limits.dirty_bytes + ARRIVED_BYTES;
         if length == 0 || !has_room || !self.has_space(node, length) {
             return None;
@@ -226,7 +226,7 @@ impl Data {
                 (meta.mtime, meta.ctime, meta.times_dirty) = (time, time, true);
             }
             // Counted before a flush can take them: the sum never falls below zero.
-            (self.dirty_bytes.fetch_add(grown, Ordering::Relaxed) + grown, was_clean)
+            (self.space.dirty_bytes().fetch_add(grown, Ordering::Relaxed) + grown, was_clean)
         };
         if was_clean {
             let mut nodes = self.dirty_nodes();
@@ -253,7 +253,7 @@ impl Data {
     }
 
     fn has_room(&self, bytes: u64) -> bool {
-        self.dirty_bytes.load(Ordering::Relaxed) + bytes <= self.limits.dirty_bytes
+        self.total_dirty_bytes() + bytes <= self.limits.dirty_bytes
     }
 
     async fn wait_for_room(&self, bytes: u64) -> Result<()> {
@@ -282,13 +282,13 @@ impl Data {
     /// The class of a file, and what has to be free of it.
     fn wanted(&self, node: &Node, bytes: u64) -> (ClassId, u64) {
         let class = node.locked().inode.class;
-        (class, self.dirty_bytes.load(Ordering::Relaxed) + bytes)
+        (class, self.total_dirty_bytes() + bytes)
     }
 
     /// Dirty bytes became fewer.
     fn freed(&self, node: &Node, bytes: u64) {
         if bytes > 0 {
-            self.dirty_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.space.dirty_bytes().fetch_sub(bytes, Ordering::Relaxed);
             self.room.notify_waiters();
         }
         let mut nodes = self.dirty_nodes();
@@ -354,7 +354,7 @@ impl Data {
 
     /// Bytes of all nodes that are dirty.
     pub fn total_dirty_bytes(&self) -> u64 {
-        self.dirty_bytes.load(Ordering::Relaxed)
+        self.space.dirty_bytes().load(Ordering::Relaxed)
     }
 
     /// Forgets what is in memory of a node that is gone (orphan released).

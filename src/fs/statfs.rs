@@ -4,6 +4,7 @@ use crate::class::Class;
 use crate::error::Result;
 use crate::fs::Fs;
 use crate::limits::NAME_BYTES_MAX;
+use crate::sync::atomic::AtomicU64;
 use crate::types::{ClassId, Ino};
 use futures_util::future::BoxFuture;
 use std::fmt::Debug;
@@ -42,6 +43,10 @@ pub trait SpaceSource: Send + Sync + Debug {
 
     /// Takes note of a stripe that was put: its room is taken before the disks are looked at again.
     fn note_put(&self, payload_bytes: u64);
+
+    /// Bytes that users have written and no stripe holds yet, of all classes. Who writes counts them here, so that what
+    /// can wait leaves them their room.
+    fn dirty_bytes(&self) -> &AtomicU64;
 
     /// Whether each shard of a stripe of `class` finds a disk of its own.
     fn can_place(&self, class: &Class) -> bool;

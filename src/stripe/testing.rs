@@ -147,6 +147,7 @@ impl Cluster {
             epoch: Epoch(3),
             disks: (0..self.disks).map(|disk| (NodeId(0), DiskId(disk))).collect(),
             priority: Priority::Sync,
+            whole: true,
         }
     }
 

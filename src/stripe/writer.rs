@@ -45,6 +45,9 @@ pub struct Target {
     pub disks: Vec<(NodeId, DiskId)>,
     /// Priority of the puts.
     pub priority: Priority,
+    /// Whether it is rather not written than without the shard of a disk that has no room: nothing was lost that would
+    /// excuse a smaller margin.
+    pub whole: bool,
 }
 
 /// Says where new stripes go: gives each a fresh id and walks the ring for it.
@@ -126,8 +129,9 @@ impl StripeWriter {
     /// May be cancelled: what was put is an orphan.
     ///
     /// Errors: `Fenced` when the member list has changed since the target was made and disks refuse shards for that:
-    /// those of the new list may take them all; `NoSpace` when disks are full and too few others remain; `Unavailable`
-    /// when fewer than k + 1 shards (k where no more than k disks exist) can be made durable.
+    /// those of the new list may take them all; `NoSpace` when disks are full and too few others remain, or, if it is to
+    /// be whole, none for a shard; `Unavailable` when fewer than k + 1 shards (k where no more than k disks exist) can be
+    /// made durable.
     pub async fn write(&self, target: Target, segments: Vec<NewSegment>) -> Result<Written> {
         let payload = Payload::seal(&self.cpu, &self.metrics, target.class, segments).await?;
         let payload = Arc::new(payload);
@@ -287,11 +291,12 @@ fn enough(target: &Target, progress: &Progress) -> Result<()> {
     let needed = if target.disks.len() > k { (k + 1).min(n) } else { k };
     let good = progress.good.iter().flatten().count();
     let fenced = progress.errors.iter().any(is_fenced);
+    let full = progress.errors.iter().filter(|error| error.is(Posix::NoSpace)).count();
+    let lacks_room = target.whole && full > 0 && good < n.min(target.disks.len());
     // A disk that goes by the new list is in order: the stripe shall not be without its shard.
-    if good >= needed && !fenced {
+    if good >= needed && !fenced && !lacks_room {
         return Ok(());
     }
-    let full = progress.errors.iter().filter(|error| error.is(Posix::NoSpace)).count();
     let kind = if fenced {
         ErrorKind::Fenced
     } else if good + full >= needed {

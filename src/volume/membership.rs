@@ -270,7 +270,8 @@ impl Placer for RingPlacer {
         let disks = choose(&found, class, priority)?;
         let disks = disks.into_iter().map(|disk| (HERE, disk)).collect();
         let flight = self.flights.begin(id);
-        Ok(Target { id, flight, class_id, class, epoch: rings.epoch, disks, priority })
+        let (epoch, whole) = (rings.epoch, priority != Priority::Background);
+        Ok(Target { id, flight, class_id, class, epoch, disks, priority, whole })
     }
 
     fn home(&self, id: StripeId, class: Class) -> Vec<DiskId> {

@@ -14,12 +14,12 @@ use crate::meta::client::MetaClient;
 use crate::meta::local::LocalLog;
 use crate::meta::store::Totals;
 use crate::placement::{Candidate, Ring, height_bytes};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::types::{ClassId, DiskId};
 use crate::worker::clean::Room;
 use futures_util::future::{BoxFuture, join_all};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -29,6 +29,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const RETURN_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often it looks.
 const RETURN_PAUSE: Duration = Duration::from_millis(100);
+/// How long cleaning waits until what users have written is on the disks: above the age at which that is written out.
+const DIRTY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Share of a class of which users find little room, be there ever so little to clean.
 const SCARCE_SHARE: u64 = 100;
 
@@ -47,6 +49,8 @@ pub(super) struct Spaces {
     cleaning: Mutex<Cleaning>,
     /// Payload bytes of the stripes that this mount has put.
     put_bytes: AtomicU64,
+    /// Bytes that users have written and no stripe holds yet.
+    dirty_bytes: AtomicU64,
 }
 
 /// What the cleaner has told, and who waits for it.
@@ -60,6 +64,20 @@ struct Cleaning {
     gains: BTreeMap<ClassId, u64>,
     /// Writers that wait for room.
     waiting: usize,
+    /// Since when it leaves the room to dirty data.
+    held: Option<Instant>,
+}
+
+impl Cleaning {
+    /// Whether there is no more reason to wait for dirty data, or none that lasts: what cannot be written is no reason.
+    fn has_waited(&mut self, should_wait: bool) -> bool {
+        let since = *self.held.get_or_insert_with(Instant::now);
+        let is_over = !should_wait || since.elapsed() >= DIRTY_TIMEOUT;
+        if is_over {
+            self.held = None;
+        }
+        is_over
+    }
 }
 
 /// A writer that waits for what cleaning gives.
@@ -103,10 +121,21 @@ impl Spaces {
         let meta = MetaClient::new(log.clone(), log.clone());
         let reserve_percent = config.limits.reserve_percent;
         let outage = Duration::from_secs(config.limits.outage_s.into());
-        let put_bytes = AtomicU64::new(0);
+        let (put_bytes, dirty_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
         let (known, looking) = (Mutex::default(), tokio::sync::Mutex::default());
         let cleaning = Mutex::default();
-        Self { disks, log, meta, reserve_percent, outage, known, looking, cleaning, put_bytes }
+        Self {
+            disks,
+            log,
+            meta,
+            reserve_percent,
+            outage,
+            known,
+            looking,
+            cleaning,
+            put_bytes,
+            dirty_bytes,
+        }
     }
 
     fn cleaning(&self) -> MutexGuard<'_, Cleaning> {
@@ -181,6 +210,16 @@ impl Spaces {
         self.shares_of(spaces).into_iter().zip(labels).collect()
     }
 
+    /// Whether the full disks are none that a stripe of a class needs for its width.
+    fn is_spared(&self, class: ClassId) -> bool {
+        let mut found = candidates(&self.disks, &self.log.members(), self.reserve_percent);
+        let used = found.len();
+        found.retain(|(_disk, full)| !full);
+        let class = self.meta.view().and_then(|view| view.class(class));
+        found.len() == used
+            || class.ok().flatten().is_some_and(|class| is_wide_enough(found, &class))
+    }
+
     /// Room of a disk as of the last look.
     pub(super) fn disk(&self, disk: DiskId) -> Option<Space> {
         self.known().disks.get(&disk).copied()
@@ -233,6 +272,12 @@ fn room(standing: &[(Share, Labels)], class: &Class, totals: &Totals) -> SpaceFo
     }
 }
 
+/// Whether each shard of a stripe finds one of these disks for itself.
+fn is_wide_enough(found: Vec<(Candidate, bool)>, class: &Class) -> bool {
+    let found: Vec<Candidate> = found.into_iter().map(|(disk, _full)| disk).collect();
+    Ring::new(&found, &class.wanted("")).is_wide_enough()
+}
+
 /// Payload of stripes whose shards have so many bytes, as if all were of one scheme.
 fn payload_of(stripe_bytes: u64, scheme: Scheme) -> u64 {
     stripe_bytes / u64::from(scheme.n()) * u64::from(scheme.k())
@@ -240,11 +285,15 @@ fn payload_of(stripe_bytes: u64, scheme: Scheme) -> u64 {
 
 impl Room for Spaces {
     fn may_move(&self, class: ClassId, payload_bytes: u64, gains: bool) -> bool {
+        let movable_bytes = self.space(class).movable_bytes;
+        // What users have written was accepted for this room: what is moved leaves it to them.
+        let dirty_bytes = self.dirty_bytes.load(Ordering::Relaxed);
+        let may = movable_bytes >= dirty_bytes.saturating_add(payload_bytes)
+            && (gains || self.is_spared(class));
         if gains && self.meta.totals().dead_bytes == 0 {
-            // There is nothing to wait for, and no other way to get room.
-            return true;
+            // There is no other way to get room, and nothing to wait for than that dirty data finds the room there is.
+            return self.cleaning().has_waited(!may && movable_bytes >= dirty_bytes);
         }
-        let may = self.space(class).movable_bytes >= payload_bytes;
         if may {
             self.note_put(payload_bytes);
         }
@@ -349,9 +398,33 @@ impl SpaceSource for Spaces {
         self.put_bytes.fetch_add(payload_bytes, Ordering::SeqCst);
     }
 
+    fn dirty_bytes(&self) -> &AtomicU64 {
+        &self.dirty_bytes
+    }
+
     fn can_place(&self, class: &Class) -> bool {
         let found = candidates(&self.disks, &self.log.members(), self.reserve_percent);
-        let found: Vec<_> = found.into_iter().map(|(disk, _full)| disk).collect();
-        Ring::new(&found, &class.wanted("")).is_wide_enough()
+        is_wide_enough(found, class)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cleaning, DIRTY_TIMEOUT};
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn dirty_data_that_cannot_be_written_holds_cleaning_up_for_a_moment_only() {
+        let mut cleaning = Cleaning::default();
+        assert!(cleaning.has_waited(false));
+        assert!(!cleaning.has_waited(true));
+        tokio::time::sleep(DIRTY_TIMEOUT - Duration::from_millis(1)).await;
+        assert!(!cleaning.has_waited(true));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(cleaning.has_waited(true));
+        // The next one waits again.
+        assert!(!cleaning.has_waited(true));
+        assert!(cleaning.has_waited(false));
+        assert!(!cleaning.has_waited(true));
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{Mover, Step, Worker};
 use crate::class::Class;
-use crate::error::{Error, Result};
+use crate::error::{Error, Posix, Result};
 use crate::extent::FrameRef;
 use crate::limits::{SLOTS_PER_STRIPE_MAX, STRIPE_PAYLOAD_BYTES_MAX};
 use crate::meta::client::MetaClient;
@@ -15,7 +15,7 @@ use crate::stripe::layout::StripeRecord;
 use crate::stripe::pack::plan_stripes;
 use crate::stripe::reader::Piece;
 use crate::stripe::slots::SlotTable;
-use crate::stripe::writer::NewSegment;
+use crate::stripe::writer::{NewSegment, Target};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::types::{ChunkIndex, ClassId, Ino, SegmentAddress, SlotIndex, StripeId};
 use futures_util::future::BoxFuture;
@@ -46,7 +46,8 @@ const REFUSED_MAX: usize = 4096;
 /// What cleaning and the room of users have to do with each other.
 pub trait Room: Send + Sync + Debug {
     /// Whether so much payload of a class may be written now without taking the room of users: segments are held twice
-    /// until the stripes that they leave are deleted. `gains`: it makes room. It is taken for written if the answer is yes.
+    /// until the stripes that they leave are deleted. `gains`: it makes room; what does not needs disks that are not full for
+    /// all its shards. It is taken for written if the answer is yes.
     fn may_move(&self, class: ClassId, payload_bytes: u64, gains: bool) -> bool;
 
     /// Whether users have so little room in a class that so many dead bytes in its stripes are worth much work.
@@ -168,9 +169,15 @@ impl Clean {
         let why = if choice.merge { Move::Merge } else { Move::Clean };
         let runs = runs.into_iter().filter_map(|run| slots.get(run));
         for run in runs.flat_map(split_moves) {
-            self.move_slots(class_id, class, run).await.map_err(|error| {
-                error.while_doing(format!("clean stripes {:?}", choice.stripes))
-            })?;
+            match self.move_slots((class_id, class), run, choice.merge).await {
+                Err(error) if choice.merge && error.is(Posix::NoSpace) => {
+                    tracing::debug!(%error, "short stripes stay as they are");
+                    return Ok(());
+                }
+                done => done.map_err(|error| {
+                    error.while_doing(format!("clean stripes {:?}", choice.stripes))
+                })?,
+            }
             let bytes = run.iter().map(|slot| u64::from(slot.frame.raw_bytes)).sum();
             self.mover.moves.note(why, bytes);
         }
@@ -193,8 +200,14 @@ impl Clean {
         Owners { view: &view, chunk: None }.live_slots(Arc::new(record), &table)
     }
 
-    /// Writes these slots as one stripe and redirects their owners.
-    async fn move_slots(&self, class_id: ClassId, class: Class, slots: &[LiveSlot]) -> Result<()> {
+    /// Writes these slots as one stripe and redirects their owners. Tidiness is not worth a shard: only what makes room
+    /// may go without one.
+    async fn move_slots(
+        &self,
+        (class_id, class): (ClassId, Class),
+        slots: &[LiveSlot],
+        merge: bool,
+    ) -> Result<()> {
         let mut segments = Vec::with_capacity(slots.len());
         for run in slots.chunk_by(|one, next| one.record.id == next.record.id) {
             let Some(first) = run.first() else { continue };
@@ -209,6 +222,7 @@ impl Clean {
             }
         }
         let target = self.mover.placer.target(class_id, class, Priority::Background)?;
+        let target = Target { whole: merge, ..target };
         let written = self.mover.writer.write(target, segments).await?;
 
         let mut moves = Vec::with_capacity(slots.len());

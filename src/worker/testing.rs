@@ -77,7 +77,8 @@ impl Placer for RigPlacer {
         let id = StripeId::new(self.incarnation, counter);
         let disks = self.disks.healthy().iter().map(|disk| (NodeId(0), disk.id)).collect();
         let flight = self.flights.begin(id);
-        Ok(Target { id, flight, class_id, class, epoch: Epoch(1), disks, priority })
+        let whole = priority != Priority::Background;
+        Ok(Target { id, flight, class_id, class, epoch: Epoch(1), disks, priority, whole })
     }
 
     fn home(&self, _id: StripeId, _class: Class) -> Vec<DiskId> {

@@ -141,6 +141,48 @@ fn disks_that_are_away_are_no_lack_of_space() {
     });
 }
 
+#[test]
+fn what_is_moved_leaves_dirty_data_its_room() {
+    run(async {
+        let mut rig = Rig::new(4, 6);
+        rig.config.limits.flush_age_ms = 600_000;
+        rig.config.limits.reserve_percent = 1;
+        rig.format("4+2").await.unwrap();
+        let volume = rig.open().await.unwrap();
+        let fs = volume.fs();
+        // Three of them on each disk go to twelve short stripes, which become one, and three to the dirty data.
+        leave(&rig, 8 << 20);
+        tokio::time::sleep(NOTICED).await;
+        short_stripes(&fs).await;
+        let (made, opened) = fs.create(&root_user(), ROOT_INO, b"f", NEW, O_RDWR).await.unwrap();
+        let (block, how) = (vec![9; WRITE_BYTES], WriteHow::default());
+        for number in 0..12 {
+            let at = number * WRITE_BYTES as u64;
+            fs.write(&root_user(), (made.ino, opened.handle), at, &block, how).await.unwrap();
+        }
+        let used = || (0..6).map(|disk| rig.machine.used_bytes(disk)).max().unwrap();
+        let before = used();
+        for _ in 0..NOTICED.as_millis() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if used() > before + (2 << 20) {
+                break;
+            }
+        }
+        fs.fsync(made.ino, opened.handle, false).await.unwrap();
+        let stripes = || {
+            let metadata = volume.status().metadata.unwrap();
+            metadata.stripes_by_margin.values().sum::<u64>()
+        };
+        assert!(stripes() > 12, "something was moved before");
+        // With room it is.
+        leave(&rig, 8 << 20);
+        tokio::time::sleep(NOTICED).await;
+        assert!(stripes() < 12, "{} stripes are left", stripes());
+        fs.release(made.ino, opened.handle).await.unwrap();
+        end(rig, volume, fs).await;
+    });
+}
+
 /// Makes empty files until an error ends it; answers their names, and the error.
 async fn fill_the_metadata(fs: &Fs) -> (Vec<Vec<u8>>, Error) {
     let mut names = Vec::new();
@@ -158,8 +200,8 @@ async fn fill_the_metadata(fs: &Fs) -> (Vec<Vec<u8>>, Error) {
     }
 }
 
-/// Twelve files of a megabyte, synced; then every disk has room for `left` bytes more, as when somebody else has filled it.
-async fn filled(rig: &Rig, fs: &Fs, left: u64) -> Vec<(Ino, Vec<u8>)> {
+/// Twelve files of a megabyte, each synced, so that each has a stripe of its own.
+async fn short_stripes(fs: &Fs) -> Vec<(Ino, Vec<u8>)> {
     let mut files = Vec::new();
     for number in 0..12 {
         let name = format!("data{number}").into_bytes();
@@ -170,6 +212,12 @@ async fn filled(rig: &Rig, fs: &Fs, left: u64) -> Vec<(Ino, Vec<u8>)> {
         fs.release(made.ino, opened.handle).await.unwrap();
         files.push((made.ino, name));
     }
+    files
+}
+
+/// Twelve files; then every disk has room for `left` bytes more, as when somebody else has filled it.
+async fn filled(rig: &Rig, fs: &Fs, left: u64) -> Vec<(Ino, Vec<u8>)> {
+    let files = short_stripes(fs).await;
     // What the first writes have left behind is cleaned up.
     tokio::time::sleep(NOTICED).await;
     leave(rig, left);

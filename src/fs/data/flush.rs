@@ -161,7 +161,7 @@ impl Data {
     /// One round of the background flusher: what is old, what is large, and most of everything when room is short.
     pub(super) async fn tick(&self) -> Result<()> {
         let now = tokio::time::Instant::now();
-        let short = self.dirty_bytes.load(Ordering::Relaxed) > self.limits.dirty_bytes / 2;
+        let short = self.total_dirty_bytes() > self.limits.dirty_bytes / 2;
         let nodes: Vec<Arc<Node>> = self.dirty_nodes().values().cloned().collect();
         let mut chosen = Vec::new();
         for node in nodes {

@@ -2,6 +2,7 @@ use crate::disk::sim::Call;
 use crate::error::{ErrorKind, Posix};
 use crate::stripe::layout::NO_DISK;
 use crate::stripe::testing::{Cluster, MIXED, segments};
+use crate::stripe::writer::Target;
 use crate::types::{DiskId, Epoch};
 use std::time::Duration;
 
@@ -68,6 +69,23 @@ async fn a_shard_without_a_disk_is_recorded_missing() {
     let cluster = Cluster::new(4);
     let written = cluster.write("4+2", &segments).await;
     assert_eq!(written.record.missing, 3 << 4);
+    cluster.check(&written, &segments).await;
+}
+
+/// What makes room takes what it can get; for everything else a full disk is no excuse.
+#[tokio::test]
+async fn only_what_makes_room_goes_without_the_shard_of_a_full_disk() {
+    let cluster = Cluster::new(6);
+    cluster.machine.full(2, 10_000);
+    let segments = segments(&MIXED);
+    let target = cluster.target("4+2");
+    let error = cluster.writer.write(target.clone(), segments.clone()).await.unwrap_err();
+    assert!(error.is(Posix::NoSpace), "{error}");
+    let names = cluster.machine.file_names(3);
+    assert!(!names.iter().any(|name| name.starts_with("shards/")), "{names:?}");
+    let target = Target { whole: false, ..target };
+    let written = cluster.writer.write(target, segments.clone()).await.unwrap();
+    assert_eq!(written.record.missing, 1 << 2);
     cluster.check(&written, &segments).await;
 }
 

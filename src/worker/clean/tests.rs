@@ -101,6 +101,30 @@ async fn a_merge_without_room_holds_nothing_up() {
     assert_eq!(rig.dead(), [old]);
 }
 
+/// A disk turns out to be full, and there is no other for its shard. Only what makes room may do without.
+#[tokio::test(start_paused = true)]
+async fn a_merge_costs_no_shard() {
+    let rig = Rig::new("4+2", 6);
+    let ino = rig.create().await;
+    for number in 0..4 {
+        rig.write(ino, number, &noise(number, SEGMENT)).await;
+    }
+    let before = rig.stripes();
+    rig.machine.full(2, rig.machine.used_bytes(2));
+    let clean = clean(&rig);
+    settle(&clean).await;
+    assert_eq!(rig.stripes(), before);
+    assert_eq!(moved(&clean), (0, 0));
+    rig.machine.full(2, u64::MAX);
+    let sparse = rig.write(ino, 8, &noise(9, 8 * SEGMENT)).await;
+    punch(&rig, ino, 9, 5).await;
+    rig.machine.full(2, rig.machine.used_bytes(2));
+    tokio::time::sleep(SCAN_PAUSE).await;
+    settle(&clean).await;
+    assert_eq!(rig.dead(), [sparse]);
+    assert!(rig.stripes().iter().any(|stripe| stripe.missing == 1 << 2));
+}
+
 #[tokio::test]
 async fn nothing_moves_without_room_for_it() {
     let rig = Rig::new("2+1", 3);
