@@ -45,8 +45,8 @@ pub struct Target {
     pub disks: Vec<(NodeId, DiskId)>,
     /// Priority of the puts.
     pub priority: Priority,
-    /// Whether it is rather not written than without the shard of a disk that has no room: nothing was lost that would
-    /// excuse a smaller margin.
+    /// Whether it is not to be written where one of these disks turns out to be full and no spare takes its shard: nothing
+    /// was lost that would excuse a smaller margin.
     pub whole: bool,
 }
 
@@ -129,8 +129,8 @@ impl StripeWriter {
     /// May be cancelled: what was put is an orphan.
     ///
     /// Errors: `Fenced` when the member list has changed since the target was made and disks refuse shards for that:
-    /// those of the new list may take them all; `NoSpace` when disks are full and too few others remain, or, if it is to
-    /// be whole, none for a shard; `Unavailable` when fewer than k + 1 shards (k where no more than k disks exist) can be
+    /// those of the new list may take them all; `NoSpace` when disks are full and too few others remain, or one fewer than
+    /// it needs to be whole; `Unavailable` when fewer than k + 1 shards (k where no more than k disks exist) can be
     /// made durable.
     pub async fn write(&self, target: Target, segments: Vec<NewSegment>) -> Result<Written> {
         let payload = Payload::seal(&self.cpu, &self.metrics, target.class, segments).await?;

@@ -29,7 +29,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const RETURN_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often it looks.
 const RETURN_PAUSE: Duration = Duration::from_millis(100);
-/// How long cleaning waits until what users have written is on the disks: above the age at which that is written out.
+/// How long cleaning waits until what users have written is on the disks: above the usual age at which it is written out.
 const DIRTY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Share of a class of which users find little room, be there ever so little to clean.
 const SCARCE_SHARE: u64 = 100;
@@ -64,19 +64,19 @@ struct Cleaning {
     gains: BTreeMap<ClassId, u64>,
     /// Writers that wait for room.
     waiting: usize,
-    /// Since when it leaves the room to dirty data.
+    /// Since when dirty data takes what room it would need.
     held: Option<Instant>,
 }
 
 impl Cleaning {
-    /// Whether there is no more reason to wait for dirty data, or none that lasts: what cannot be written is no reason.
-    fn has_waited(&mut self, should_wait: bool) -> bool {
-        let since = *self.held.get_or_insert_with(Instant::now);
-        let is_over = !should_wait || since.elapsed() >= DIRTY_TIMEOUT;
-        if is_over {
+    /// Whether cleaning need not wait for dirty data: it does not take the room, or has had its time. What cannot be written
+    /// is not waited for again before it is gone.
+    fn has_waited(&mut self, is_held: bool) -> bool {
+        if !is_held {
             self.held = None;
+            return true;
         }
-        is_over
+        self.held.get_or_insert_with(Instant::now).elapsed() >= DIRTY_TIMEOUT
     }
 }
 
@@ -210,14 +210,14 @@ impl Spaces {
         self.shares_of(spaces).into_iter().zip(labels).collect()
     }
 
-    /// Whether the full disks are none that a stripe of a class needs for its width.
+    /// Whether stripes of a class lose no width to full disks.
     fn is_spared(&self, class: ClassId) -> bool {
-        let mut found = candidates(&self.disks, &self.log.members(), self.reserve_percent);
-        let used = found.len();
-        found.retain(|(_disk, full)| !full);
-        let class = self.meta.view().and_then(|view| view.class(class));
-        found.len() == used
-            || class.ok().flatten().is_some_and(|class| is_wide_enough(found, &class))
+        let found = self.meta.view().and_then(|view| view.class(class));
+        let Some(class) = found.ok().flatten() else { return true };
+        let mut disks = candidates(&self.disks, &self.log.members(), self.reserve_percent);
+        disks.retain(|(disk, _full)| class.placement.allows(&disk.labels));
+        let roomy = disks.iter().filter(|(_disk, full)| !full).count();
+        roomy >= disks.len().min(class.scheme.n().into())
     }
 
     /// Room of a disk as of the last look.
@@ -272,12 +272,6 @@ fn room(standing: &[(Share, Labels)], class: &Class, totals: &Totals) -> SpaceFo
     }
 }
 
-/// Whether each shard of a stripe finds one of these disks for itself.
-fn is_wide_enough(found: Vec<(Candidate, bool)>, class: &Class) -> bool {
-    let found: Vec<Candidate> = found.into_iter().map(|(disk, _full)| disk).collect();
-    Ring::new(&found, &class.wanted("")).is_wide_enough()
-}
-
 /// Payload of stripes whose shards have so many bytes, as if all were of one scheme.
 fn payload_of(stripe_bytes: u64, scheme: Scheme) -> u64 {
     stripe_bytes / u64::from(scheme.n()) * u64::from(scheme.k())
@@ -285,15 +279,19 @@ fn payload_of(stripe_bytes: u64, scheme: Scheme) -> u64 {
 
 impl Room for Spaces {
     fn may_move(&self, class: ClassId, payload_bytes: u64, gains: bool) -> bool {
-        let movable_bytes = self.space(class).movable_bytes;
-        // What users have written was accepted for this room: what is moved leaves it to them.
+        // What users have written was accepted for this room: what is moved leaves it to them. Looked at first, as what is
+        // put meanwhile counts for both.
         let dirty_bytes = self.dirty_bytes.load(Ordering::Relaxed);
-        let may = movable_bytes >= dirty_bytes.saturating_add(payload_bytes)
-            && (gains || self.is_spared(class));
-        if gains && self.meta.totals().dead_bytes == 0 {
-            // There is no other way to get room, and nothing to wait for than that dirty data finds the room there is.
-            return self.cleaning().has_waited(!may && movable_bytes >= dirty_bytes);
-        }
+        let movable_bytes = self.space(class).movable_bytes;
+        let fits = movable_bytes >= dirty_bytes.saturating_add(payload_bytes);
+        let may = if gains {
+            let has_waited = self.cleaning().has_waited(!fits && dirty_bytes > 0);
+            // With nothing to be deleted there is no other way to get room.
+            let must = movable_bytes >= payload_bytes || self.meta.totals().dead_bytes == 0;
+            fits || (has_waited && must)
+        } else {
+            fits && self.is_spared(class)
+        };
         if may {
             self.note_put(payload_bytes);
         }
@@ -404,7 +402,8 @@ impl SpaceSource for Spaces {
 
     fn can_place(&self, class: &Class) -> bool {
         let found = candidates(&self.disks, &self.log.members(), self.reserve_percent);
-        is_wide_enough(found, class)
+        let found: Vec<_> = found.into_iter().map(|(disk, _full)| disk).collect();
+        Ring::new(&found, &class.wanted("")).is_wide_enough()
     }
 }
 
@@ -414,17 +413,16 @@ mod tests {
     use std::time::Duration;
 
     #[tokio::test(start_paused = true)]
-    async fn dirty_data_that_cannot_be_written_holds_cleaning_up_for_a_moment_only() {
+    async fn dirty_data_that_cannot_be_written_holds_cleaning_up_once() {
         let mut cleaning = Cleaning::default();
-        assert!(cleaning.has_waited(false));
-        assert!(!cleaning.has_waited(true));
-        tokio::time::sleep(DIRTY_TIMEOUT - Duration::from_millis(1)).await;
-        assert!(!cleaning.has_waited(true));
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        assert!(cleaning.has_waited(true));
-        // The next one waits again.
-        assert!(!cleaning.has_waited(true));
-        assert!(cleaning.has_waited(false));
-        assert!(!cleaning.has_waited(true));
+        for _other in 0..2 {
+            assert!(cleaning.has_waited(false));
+            assert!(!cleaning.has_waited(true));
+            tokio::time::sleep(DIRTY_TIMEOUT - Duration::from_millis(1)).await;
+            assert!(!cleaning.has_waited(true));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert!(cleaning.has_waited(true));
+            assert!(cleaning.has_waited(true), "it is still the same dirty data");
+        }
     }
 }

@@ -169,14 +169,13 @@ impl Clean {
         let why = if choice.merge { Move::Merge } else { Move::Clean };
         let runs = runs.into_iter().filter_map(|run| slots.get(run));
         for run in runs.flat_map(split_moves) {
-            match self.move_slots((class_id, class), run, choice.merge).await {
-                Err(error) if choice.merge && error.is(Posix::NoSpace) => {
-                    tracing::debug!(%error, "short stripes stay as they are");
-                    return Ok(());
-                }
-                done => done.map_err(|error| {
-                    error.while_doing(format!("clean stripes {:?}", choice.stripes))
-                })?,
+            let moved = self.move_slots((class_id, class), run, choice.merge).await;
+            let moved = moved.map_err(|error| {
+                error.while_doing(format!("clean stripes {:?}", choice.stripes))
+            })?;
+            if !moved {
+                self.state().choices.retain(|choice| !choice.merge);
+                return Ok(());
             }
             let bytes = run.iter().map(|slot| u64::from(slot.frame.raw_bytes)).sum();
             self.mover.moves.note(why, bytes);
@@ -200,14 +199,14 @@ impl Clean {
         Owners { view: &view, chunk: None }.live_slots(Arc::new(record), &table)
     }
 
-    /// Writes these slots as one stripe and redirects their owners. Tidiness is not worth a shard: only what makes room
-    /// may go without one.
+    /// Writes these slots as one stripe and redirects their owners. Tidiness is not worth a shard: what is only merged stays
+    /// where it is, and the answer is false, if a disk turns out to be full and no other takes its shard.
     async fn move_slots(
         &self,
         (class_id, class): (ClassId, Class),
         slots: &[LiveSlot],
         merge: bool,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let mut segments = Vec::with_capacity(slots.len());
         for run in slots.chunk_by(|one, next| one.record.id == next.record.id) {
             let Some(first) = run.first() else { continue };
@@ -223,7 +222,13 @@ impl Clean {
         }
         let target = self.mover.placer.target(class_id, class, Priority::Background)?;
         let target = Target { whole: merge, ..target };
-        let written = self.mover.writer.write(target, segments).await?;
+        let written = match self.mover.writer.write(target, segments).await {
+            Err(error) if merge && error.is(Posix::NoSpace) => {
+                tracing::debug!(%error, "short stripes stay as they are");
+                return Ok(false);
+            }
+            written => written?,
+        };
 
         let mut moves = Vec::with_capacity(slots.len());
         for ((number, slot), frame) in (0..).zip(slots).zip(&written.frames) {
@@ -240,7 +245,7 @@ impl Clean {
         self.meta.propose(command).await?;
         let count = slots.len();
         tracing::debug!(stripe = %id, count, "live segments moved to a new stripe");
-        Ok(())
+        Ok(true)
     }
 }
 

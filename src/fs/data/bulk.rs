@@ -214,7 +214,8 @@ async fn put(
         match written {
             Err(error) if is_worth_another(&error, attempt, deadline) => {
                 tracing::debug!(%error, "a stripe is written anew on the disks that are left");
-                if attempt >= PUT_ATTEMPTS {
+                // It takes a moment until it is known whose data a disk is full of.
+                if attempt >= PUT_ATTEMPTS || error.is(Posix::NoSpace) {
                     tokio::time::sleep(PUT_PAUSE).await;
                 }
                 attempt += 1;
